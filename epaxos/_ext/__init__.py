@@ -1,0 +1,1 @@
+"""Compiled twins of pure modules; see `epaxos/accel.py`."""
