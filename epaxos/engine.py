@@ -8,13 +8,14 @@ state machine and the replies are all behind `turn`, so the trio shell and the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol as Interface
 
 from epaxos.errors import Rejected, Unknown
 from epaxos.ids import ReplicaId
 from epaxos.messages import Message
-from epaxos.protocols.interface import Durable, Note, PeerDown, PeerUp, Receive, Rtt
+from epaxos.protocols.interface import Durable, Note, Now, PeerDown, PeerUp, Receive, Rtt
 from epaxos.storage.interface import WriteGroup
 
 
@@ -58,6 +59,12 @@ class Turn:
     write: WriteGroup | None = None
     sends: list[tuple[tuple[ReplicaId, ...], Message]] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    commits: list[tuple[int, int]] = field(default_factory=list)
+    """(microseconds from submission to decision, commands), for own batches decided in this turn."""
+    executions: list[tuple[int, int]] = field(default_factory=list)
+    """(microseconds from submission to reply, commands), for own batches executed in this turn."""
+    delivered: int = 0
+    """The highest cursor of the log that is durable: what `Engine.entries` will give."""
     wake_us: int | None = None
     """Call `turn` again at this monotonic time at the latest, with no input if there is none."""
 
@@ -84,3 +91,22 @@ class LogEntry(NamedTuple):
     op: int
     keys: tuple[bytes, ...]
     payload: bytes
+
+
+class Engine:
+    """One replica. `turn` is the only way in while it runs.
+
+    Engine(me=…, n=…, incarnation=…, protocol=…, executor=…, machine=…, log=…, limits=Limits())
+    """
+
+    def replay(self) -> Iterator[int]:
+        """Before the first turn: apply again what earlier lives executed. Yields progress in commands."""
+
+    def turn(self, now: Now, inputs: Sequence[Input]) -> Turn:
+        """Take what happened, in order; fire due timers; close batches. The first call starts the protocol."""
+
+    def entries(self, after: int, limit: int) -> list[LogEntry]:
+        """Executed commands behind cursor `after`, oldest first, from the durable log."""
+
+    def status(self) -> dict[str, object]:
+        """Counters and watermarks for people, JSON-able."""
