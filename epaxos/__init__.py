@@ -1,0 +1,78 @@
+"""A leaderless, geo-distributed replication engine: a replicated command log, and a key-value store on top of it.
+
+    async with epaxos.open_replica(config, "CA", machine, data="./ca") as replica:
+        reply = await replica.propose(command, writes=[b"a"])
+
+`__all__` is the public surface; a name is imported when it is first used, so that `epaxos --help` need not wait for
+the network stack.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from epaxos._version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from epaxos import testing
+    from epaxos.client import Client
+    from epaxos.config import Config
+    from epaxos.engine import LogEntry
+    from epaxos.errors import (
+        ConfigError,
+        EpaxosError,
+        MachineError,
+        ProtocolError,
+        Rejected,
+        StorageError,
+        Unknown,
+    )
+    from epaxos.machines.interface import StateMachine
+    from epaxos.replica import open_replica
+
+__all__ = [
+    "Client",
+    "Config",
+    "ConfigError",
+    "EpaxosError",
+    "LogEntry",
+    "MachineError",
+    "ProtocolError",
+    "Rejected",
+    "StateMachine",
+    "StorageError",
+    "Unknown",
+    "__version__",
+    "open_replica",
+    "testing",
+]
+
+_HOMES: Final = {
+    "Client": "epaxos.client",
+    "Config": "epaxos.config",
+    "ConfigError": "epaxos.errors",
+    "EpaxosError": "epaxos.errors",
+    "LogEntry": "epaxos.engine",
+    "MachineError": "epaxos.errors",
+    "ProtocolError": "epaxos.errors",
+    "Rejected": "epaxos.errors",
+    "StateMachine": "epaxos.machines.interface",
+    "StorageError": "epaxos.errors",
+    "Unknown": "epaxos.errors",
+    "open_replica": "epaxos.replica",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "testing":
+        return importlib.import_module("epaxos.testing")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
