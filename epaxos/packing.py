@@ -131,8 +131,8 @@ def py_check_batch(data: bytes) -> int:
 # --------------------------------------------------------------------------------------------- packing and unpacking
 
 
-def _fault(entry: Entry, *, alone: bool) -> str:
-    """Why this entry cannot be packed; empty when it can."""
+def entry_fault(entry: Entry, alone: bool) -> str:
+    """Why this entry, `alone` in its run or not, is malformed; empty when it is not. For `encode_run` of both twins."""
     if not 0 <= entry.op <= 0xFF or not 0 <= entry.flags <= 0xFF:
         return f"operation {entry.op}, flags {entry.flags}: each is one byte"
     if entry.flags & (CONT | RESERVED):
@@ -168,7 +168,7 @@ def py_encode_run(secret: bytes, commands: Iterable[Command]) -> bytes:
     body: list[bytes] = []
     offset = 0
     for entry, cont in flat:
-        if fault := _fault(entry, alone=len(flat) == 1):
+        if fault := entry_fault(entry, len(flat) == 1):
             raise Rejected("malformed", fault)
         if len(entry.key) > MAX_KEY_BYTES:
             raise Rejected("too_large", f"a key of {len(entry.key)} bytes; at most {MAX_KEY_BYTES} are allowed")
@@ -235,7 +235,7 @@ def py_cut_run(run: bytes, first: int, count: int, at: int = 0) -> bytes:
     """Commands first … first+count-1 as a run of their own; ValueError when they are not all there, or none is meant."""
     n, body_bytes = _frame(run, at)
     entries = list(_table(run, at, n))
-    starts = [i for i, entry in enumerate(entries) if not entry[4] & CONT] + [n]
+    starts = [i for i, entry in enumerate(entries) if i == 0 or not entry[4] & CONT] + [n]
     if first < 0 or count < 1 or first + count >= len(starts):
         raise ValueError(f"commands {first} to {first + count - 1} of a run of {len(starts) - 1}")
     low, high = starts[first], starts[first + count]
@@ -251,7 +251,7 @@ def py_cut_run(run: bytes, first: int, count: int, at: int = 0) -> bytes:
 def py_count_commands(run: bytes, at: int = 0) -> int:
     """How many commands the run holds."""
     n, _ = _frame(run, at)
-    return sum(not entry[4] & CONT for entry in _table(run, at, n))
+    return sum(i == 0 or not entry[4] & CONT for i, entry in enumerate(_table(run, at, n)))
 
 
 def py_read_mask(run: bytes, at: int = 0) -> bytes:
@@ -259,7 +259,7 @@ def py_read_mask(run: bytes, at: int = 0) -> bytes:
     n, _ = _frame(run, at)
     mask = bytearray()
     for *_, flags in _table(run, at, n):
-        if flags & CONT:
+        if flags & CONT and mask:
             mask[-1] &= flags & READ
         else:
             mask.append(flags & READ)

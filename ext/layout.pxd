@@ -87,3 +87,9 @@ cdef inline bint frame(const unsigned char *run, int64_t size) noexcept nogil:
         return False
     cdef int64_t n = load_u32(run)
     return 1 <= n <= MAX_ENTRIES and size == RUN_HEADER + n * ENTRY + <int64_t>load_u32(run + 4)
+
+
+cdef inline size_t home(uint64_t key_hash, int bits) noexcept nogil:
+    """Where probing for a hash starts in a table of 2**bits slots: its top bits, after mixing, so that a table of
+    twice the size holds its entries in the same order."""
+    return <size_t>((key_hash * <uint64_t>0x9E3779B97F4A7C15) >> (64 - bits))
