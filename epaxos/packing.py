@@ -93,8 +93,9 @@ def _frame(run: bytes, at: int) -> tuple[int, int]:
     return n, body_bytes
 
 
-def _table(run: bytes, at: int, n: int) -> Iterator[tuple[int, int, int, int, int]]:
+def walk(run: bytes, at: int = 0) -> Iterator[tuple[int, int, int, int, int]]:
     """The entries as (key hash, offset, key bytes, operation, flags)."""
+    n, _ = _frame(run, at)
     first = at + RUN_HEADER.size
     return ENTRY.iter_unpack(memoryview(run)[first : first + n * ENTRY.size])
 
@@ -104,7 +105,7 @@ def py_check_run(run: bytes, at: int = 0) -> int:
     n, body_bytes = _frame(run, at)
     commands = 0
     key_end = 0
-    for i, (_, offset, key_bytes, op, flags) in enumerate(_table(run, at, n)):
+    for i, (_, offset, key_bytes, op, flags) in enumerate(walk(run, at)):
         if i == 0 and (offset or flags & CONT):
             raise ProtocolError(f"the first entry has offset {offset}, flags {flags:#04x}: it does not begin the run")
         if offset < key_end:
@@ -186,7 +187,7 @@ def py_decode_run(run: bytes, at: int = 0) -> list[Command]:
     py_check_run(run, at)
     n, _ = _frame(run, at)
     body = at + RUN_HEADER.size + n * ENTRY.size
-    entries = list(_table(run, at, n))
+    entries = list(walk(run, at))
     ends = [body + entry[1] for entry in entries[1:]] + [len(run)]
     commands: list[list[Entry]] = []
     for (_, offset, key_bytes, op, flags), end in zip(entries, ends, strict=True):
@@ -221,8 +222,8 @@ def py_merge_runs(runs: Sequence[bytes]) -> bytes:
     if n > MAX_ENTRIES or RUN_HEADER.size + n * ENTRY.size + body_bytes > MAX_RUN_BYTES:
         raise Rejected("too_large", f"{n} entries and a body of {body_bytes} bytes in one run")
     table, bodies, base = [], [], 0
-    for run, (count, size) in zip(runs, frames, strict=True):
-        for hash_, offset, key_bytes, op, flags in _table(run, 0, count):
+    for run, (_, size) in zip(runs, frames, strict=True):
+        for hash_, offset, key_bytes, op, flags in walk(run):
             if op == BARRIER_OP:
                 raise ValueError("a Barrier stands alone in its run")
             table.append(ENTRY.pack(hash_, base + offset, key_bytes, op, flags))
@@ -234,7 +235,7 @@ def py_merge_runs(runs: Sequence[bytes]) -> bytes:
 def py_cut_run(run: bytes, first: int, count: int, at: int = 0) -> bytes:
     """Commands first … first+count-1 as a run of their own; ValueError when they are not all there, or none is meant."""
     n, body_bytes = _frame(run, at)
-    entries = list(_table(run, at, n))
+    entries = list(walk(run, at))
     starts = [i for i, entry in enumerate(entries) if i == 0 or not entry[4] & CONT] + [n]
     if first < 0 or count < 1 or first + count >= len(starts):
         raise ValueError(f"commands {first} to {first + count - 1} of a run of {len(starts) - 1}")
@@ -250,15 +251,13 @@ def py_cut_run(run: bytes, first: int, count: int, at: int = 0) -> bytes:
 
 def py_count_commands(run: bytes, at: int = 0) -> int:
     """How many commands the run holds."""
-    n, _ = _frame(run, at)
-    return sum(i == 0 or not entry[4] & CONT for i, entry in enumerate(_table(run, at, n)))
+    return sum(i == 0 or not entry[4] & CONT for i, entry in enumerate(walk(run, at)))
 
 
 def py_read_mask(run: bytes, at: int = 0) -> bytes:
     """One byte a command: 1 when every entry of it only reads, else 0."""
-    n, _ = _frame(run, at)
     mask = bytearray()
-    for *_, flags in _table(run, at, n):
+    for *_, flags in walk(run, at):
         if flags & CONT and mask:
             mask[-1] &= flags & READ
         else:
@@ -268,9 +267,8 @@ def py_read_mask(run: bytes, at: int = 0) -> bytes:
 
 def py_count_touching(run: bytes, key_hash: int, at: int = 0) -> int:
     """How many commands touch the key of that hash; one that touches the whole state touches every key."""
-    n, _ = _frame(run, at)
     count, counted = 0, False
-    for hash_, _, _, _, flags in _table(run, at, n):
+    for hash_, _, _, _, flags in walk(run, at):
         counted = counted and bool(flags & CONT)
         if not counted and (flags & WHOLE or hash_ == key_hash):
             count, counted = count + 1, True
@@ -279,10 +277,9 @@ def py_count_touching(run: bytes, key_hash: int, at: int = 0) -> int:
 
 def footprint(run: bytes, at: int = 0) -> Footprint:
     """What the run touches, unpacked."""
-    n, _ = _frame(run, at)
     keys: tuple[set[int], set[int]] = (set(), set())
     whole = [False, False]
-    for hash_, _, _, _, flags in _table(run, at, n):
+    for hash_, _, _, _, flags in walk(run, at):
         if flags & WHOLE:
             whole[flags & READ] = True
         else:
