@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from epaxos._version import VERSION as __version__
+from epaxos._version import VERSION
 
 if TYPE_CHECKING:
     from epaxos import testing
@@ -47,6 +47,8 @@ __all__ = [
     "open_replica",
     "testing",
 ]
+
+__version__: Final = VERSION
 
 _HOMES: Final = {
     "Client": "epaxos.client",

@@ -188,7 +188,7 @@ def test_a_replica_that_is_not_there_is_named_with_its_nearest() -> None:
 
 
 def test_a_file_that_cannot_be_read() -> None:
-    with pytest.raises(ConfigError, match="cannot read /nonexistent/cluster.toml: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read /nonexistent/cluster\.toml: No such file"):
         Config.load("/nonexistent/cluster.toml")
 
 

@@ -1,0 +1,49 @@
+# Each target makes what it needs in .venv; only python3 (3.11 or newer), make and, for speed, a C compiler are assumed.
+# Options of the command behind a target go through ARGS: make sim ARGS="--seeds 1..50"
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench sim docs clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.pxi ext/*.h)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench,dev]'
+	@$(BIN)/epaxos --version
+	@$(BIN)/epaxos --version | grep -q compiled || echo "no compiled extensions (is there a C compiler?): going on in pure Python, slower and otherwise the same" >&2
+	@touch $@
+
+demo: $(STAMP)  ## replicas on emulated wide-area links, and a table (PROTOCOL=epaxos MATRIX=gryff5)
+	@$(BIN)/epaxos demo $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(MATRIX),--matrix $(MATRIX)) $(ARGS)
+
+test: $(STAMP)  ## every test; the fast ones once more in pure Python
+	$(BIN)/python -m pytest $(ARGS)
+	EPAXOS_PURE=1 $(BIN)/python -m pytest -q tests/unit $(ARGS)
+
+lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/cython-lint ext
+
+bench: $(STAMP)  ## what the engine does on this machine, beside the physical optimum
+	@$(BIN)/python -m bench $(ARGS)
+
+sim: $(STAMP)  ## seeds of the simulator
+	@$(BIN)/epaxos sim $(ARGS)
+
+docs: $(STAMP)  ## write docs/reference/ anew from the code
+	@$(BIN)/python docs/reference/generate.py
+
+clean:  ## remove everything that make has made
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -f epaxos/_ext/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
