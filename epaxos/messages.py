@@ -14,10 +14,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar, dataclass_transform
 
-import cbor2
-
+from epaxos import cbor
 from epaxos.command import NOP, Batch, Payload
 from epaxos.errors import ProtocolError
 from epaxos.ids import Ballot, InstanceId, Lane, Vector
@@ -29,7 +28,8 @@ WIRE_VERSION: Final = 1
 
 MAX_HEADER_BYTES: Final = 0xFFFF
 MAX_RANGES: Final = 64
-MAX_INVALID: Final = 4096
+MAX_INVALID: Final = 3072
+"""At 18 bytes an invalidator at most, so that a ValidateOK always fits `MAX_HEADER_BYTES`."""
 MAX_SLOT: Final = (1 << 62) - 1
 """Also stands for "open end" in a range of slots."""
 MAX_U64: Final = (1 << 64) - 1
@@ -146,7 +146,7 @@ TIME_US = Kind("time", "0 (none)", _same, _integer(0, 0))
 LATE_US = Kind("lateness", "0", _same, _integer(0, 0))
 TERMS = Kind("class terms", "[]", list, _load_empty)
 PHASE = Kind("phase", "0 INIT … 3 COM", _same, _integer(0, 3))
-BOOL = Kind("boolean", "", _same, _load_bool)
+BOOL = Kind("boolean", "true or false", _same, _load_bool)
 RANGES = Kind("ranges", f"1 … {MAX_RANGES} of [lane, first, last]", lambda rs: [list(r) for r in rs], _load_ranges)
 INVALID = Kind(
     "invalidators",
@@ -172,16 +172,17 @@ class Message:
 TABLE: dict[int, type[Message]] = {}
 """code -> message. The reference page and the codec tests are generated from it."""
 
-_M = TypeVar("_M", bound=type[Message])
+_M = TypeVar("_M", bound=Message)
 
 
-def _message(code: int) -> Callable[[_M], _M]:
-    def register(cls: _M) -> _M:
-        cls = dataclass(frozen=True, slots=True, kw_only=True)(cls)
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(_field,))
+def _message(code: int) -> Callable[[type[_M]], type[_M]]:
+    def register(cls: type[_M]) -> type[_M]:
+        made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
         assert code not in TABLE, f"code {code} is taken"
-        cls.code = code
-        TABLE[code] = cls
-        return cls
+        made.code = code
+        TABLE[code] = made
+        return made
 
     return register
 
@@ -250,6 +251,10 @@ class Recover(Message):
     first: int = _field(SLOT)
     last: int = _field(SLOT)
     ballot: Ballot = _field(BALLOT)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.first <= self.last:
+            raise ProtocolError(f"Recover.first: the range {self.first}..{self.last} is empty")
 
 
 @_message(7)
@@ -369,7 +374,7 @@ def encode(message: Message) -> tuple[bytes, bytes]:
                 raw = value.data
         else:
             array.append(kind.dump(value))
-    return cbor2.dumps(array), raw
+    return cbor.dumps(array), raw
 
 
 def decode(header: bytes, raw: bytes, n: int) -> Message | None:
@@ -378,10 +383,7 @@ def decode(header: bytes, raw: bytes, n: int) -> Message | None:
     None for an unknown hint. Raises ProtocolError, saying which field is wrong, for anything that `encode` does not
     produce.
     """
-    try:
-        array = cbor2.loads(header)
-    except (cbor2.CBORDecodeError, ValueError, RecursionError) as error:
-        raise ProtocolError(f"not CBOR: {error}") from None
+    array = cbor.loads(header)
     if type(array) is not list or not array or type(array[0]) is not int:
         raise ProtocolError("a message is an array that begins with its code")
     cls = TABLE.get(array[0])
