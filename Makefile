@@ -41,7 +41,7 @@ sim: $(STAMP)  ## seeds of the simulator
 	@$(BIN)/epaxos sim $(ARGS)
 
 docs: $(STAMP)  ## write docs/reference/ anew from the code
-	@$(BIN)/python docs/reference/generate.py
+	@$(BIN)/python -m epaxos.reference
 
 clean:  ## remove everything that make has made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

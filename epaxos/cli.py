@@ -1,0 +1,123 @@
+"""The command `epaxos`. Each command imports what it runs when it runs, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from epaxos._version import VERSION
+from epaxos.config import Config
+from epaxos.console import EXIT_DONE, Console, exit_code, foreseen, report
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, words to stderr.")
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False),
+    default="cluster.toml",
+    show_default=True,
+    help="The file that describes the cluster.",
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the file, such as limits.window=512.",
+)
+
+
+def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        click.echo(_version())
+        context.exit()
+
+
+def _version() -> str:
+    """The release, the Python it runs on, and which twins are in use."""
+    for module in ("epaxos.replica", "epaxos.gateway.server"):
+        importlib.import_module(module)  # everything that has a compiled twin has chosen one now
+    from epaxos.accel import in_use, summary
+
+    text = f"epaxos {VERSION}, Python {platform.python_version()}, {summary()}"
+    pure = sorted({name.split(".")[0] for name, kind in in_use().items() if kind == "pure"})
+    return f"{text} (pure: {', '.join(pure)})" if summary() == "mixed" else text
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the release."
+)
+def cli() -> None:
+    """A leaderless, geo-distributed replication engine and key-value store.
+
+    Exit codes: 0 done, 1 failed (certainly not applied), 2 usage or configuration, 3 outcome unknown, 130 interrupted.
+
+    Example: epaxos demo --seconds 10
+    """
+
+
+@cli.group()
+def config() -> None:
+    """The file that describes the cluster.
+
+    Example: epaxos config check cluster.toml
+    """
+
+
+@config.command("explain")
+@click.argument("names", nargs=-1, metavar="[KEY]...")
+@json_option
+def config_explain(names: Sequence[str], as_json: bool) -> None:
+    """Every key of the file: unit, range, default, and what happens at both extremes.
+
+    Example: epaxos config explain limits.window
+    """
+    from epaxos.reference import key_docs, key_text
+
+    docs = [doc for doc in key_docs() if not names or doc.key in names]
+    missing = set(names) - {doc.key for doc in docs}
+    if missing:
+        raise click.UsageError(f"no such key: {', '.join(sorted(missing))}")
+    Console(as_json).result([doc._asdict() for doc in docs], "\n\n".join(map(key_text, docs)))
+
+
+@config.command("check")
+@click.argument("path", type=click.Path(dir_okay=False), metavar="FILE")
+@set_option
+@json_option
+def config_check(path: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Is this file right? Says what is wrong, where, and what is allowed.
+
+    Example: epaxos config check cluster.toml
+    """
+    found = Config.load(path, overrides)
+    replicas = ", ".join(f"{each.name} (peers {each.peer}, clients {each.client})" for each in found.replicas)
+    value = {"cluster": found.cluster, "protocol": found.protocol, "replicas": list(found.names), "ok": True}
+    Console(as_json).result(
+        value, f"{path}: cluster {found.cluster!r}, {found.protocol}, {found.n} replicas: {replicas}"
+    )
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = cli.main(args=given, prog_name="epaxos", standalone_mode=False)
+    except BaseException as error:
+        known = foreseen(error)
+        if known is None:
+            raise
+        report(known, "--json" in given)
+        return exit_code(known)
+    return result if isinstance(result, int) else EXIT_DONE
+
+
+def main() -> NoReturn:
+    """The console script."""
+    sys.exit(run())

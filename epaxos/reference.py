@@ -1,0 +1,191 @@
+"""The reference pages, written from the code: keys of `cluster.toml`, the command line, messages between replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+
+from epaxos.limits import explain_limits
+from epaxos.quorums import MAX_REPLICAS
+
+
+class KeyDoc(NamedTuple):
+    """One key of `cluster.toml`, for people."""
+
+    key: str
+    allowed: str
+    default: str
+    """Empty when the key must be given."""
+    about: str
+    too_small: str = ""
+    """What happens near the low end of a range."""
+    too_large: str = ""
+    """What happens near the high end of a range."""
+
+
+_KEYS: Final = (
+    KeyDoc(
+        "cluster",
+        "1 to 64 letters, digits, '-' or '_'",
+        "",
+        "the name of the cluster: replicas and data of another one are refused",
+    ),
+    KeyDoc("protocol", '"epaxos"', '"epaxos"', "the replication protocol; data cannot move from one to another"),
+    KeyDoc(
+        "secret",
+        "a non-empty string",
+        "the name of the cluster",
+        "keys the hash by which commands are compared, so that no client can make keys collide on purpose; "
+        "the same at every replica, and never changed once there is data",
+    ),
+    KeyDoc(
+        "replica.name",
+        "1 to 64 letters, digits, '-' or '_', unique",
+        "",
+        f"one [[replica]] table a member, 1 to {MAX_REPLICAS}; this is what people see everywhere, "
+        "and the position of the table is the member's id: append, never reorder",
+    ),
+    KeyDoc("replica.peer", "host:port or [v6]:port, unique", "", "where the other replicas reach it"),
+    KeyDoc(
+        "replica.client",
+        "host:port or [v6]:port, unique; port 0 lets the system choose",
+        "",
+        "where Redis clients and the native client reach it",
+    ),
+    KeyDoc(
+        "observe.keys",
+        "an array of strings",
+        "[]",
+        "keys whose commands are traced by name; of all others traces and logs hold numbers only",
+    ),
+)
+
+
+def key_docs() -> tuple[KeyDoc, ...]:
+    """Every key, in the order of the file."""
+    limits = [
+        KeyDoc(
+            f"limits.{doc.name}",
+            f"{doc.range.low} to {doc.range.high} {doc.range.unit}",
+            str(doc.default),
+            doc.bounds,
+            doc.too_small,
+            doc.too_large,
+        )
+        for doc in explain_limits()
+    ]
+    return (*_KEYS, *limits)
+
+
+def key_text(doc: KeyDoc) -> str:
+    """One key as a paragraph for a terminal."""
+    lines = [doc.key, f"  {doc.about}", f"  allowed: {doc.allowed}", f"  default: {doc.default or '(must be given)'}"]
+    if doc.too_small:
+        lines += [f"  too small: {doc.too_small}", f"  too large: {doc.too_large}"]
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------------------- the pages
+
+_GENERATED: Final = "<!-- Written by `make docs` from the code; a test holds it to that. Edit the code instead. -->\n"
+
+
+def config_page() -> str:
+    """`docs/reference/config.md`."""
+    lines = [
+        "# cluster.toml\n",
+        _GENERATED,
+        "One file describes the cluster, the same on every machine; each replica is told only who it is. Any key can",
+        "be overridden on the command line: `--set limits.window=512`, `--set replica.CA.client=127.0.0.1:6379`.",
+        "`epaxos config check FILE` says whether a file is right.\n",
+        "An unknown key and a value out of range are errors, with the line and what is allowed. A `[tls]` table is",
+        "refused: TLS between replicas is not in this release.\n",
+    ]
+    for doc in key_docs():
+        lines.append(f"## `{doc.key}`\n")
+        lines.append(f"{doc.about[0].upper()}{doc.about[1:]}.\n")
+        lines.append(f"- allowed: {doc.allowed}")
+        lines.append(f"- default: {doc.default or 'none; it must be given'}")
+        if doc.too_small:
+            lines += [f"- too small: {doc.too_small}", f"- too large: {doc.too_large}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cli_page() -> str:
+    """`docs/reference/cli.md`."""
+    from epaxos.cli import cli  # the command line imports this module too
+
+    lines = [
+        "# The command line\n",
+        _GENERATED,
+        "| exit code | means |",
+        "|---|---|",
+        "| 0 | done; for `replica`: stopped because it was asked to |",
+        "| 1 | failed: certainly not applied |",
+        "| 2 | the command line or the configuration is wrong |",
+        "| 3 | the outcome is unknown: it may or may not have been applied |",
+        "| 130 | interrupted |\n",
+        "With `--json` stdout carries JSON only, and words for people go to stderr. A failure prints an object with",
+        "`error`, `kind` and `exit`.\n",
+    ]
+    for path, text in _helps(cli, ("epaxos",)):
+        lines += [f"## {' '.join(path)}\n", "```text", text, "```\n"]
+    return "\n".join(lines)
+
+
+def _helps(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """(words, help) of a command and of all commands below it."""
+    context = click.Context(command, info_name=" ".join(path), terminal_width=100)
+    yield path, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None:
+                yield from _helps(below, (*path, name))
+
+
+def messages_page() -> str:
+    """`docs/reference/messages.md`."""
+    from epaxos.messages import FIRST_HINT, TABLE, WIRE_VERSION, kinds
+
+    lines = [
+        "# Messages between replicas\n",
+        _GENERATED,
+        f"Wire version {WIRE_VERSION}. A message is one CBOR array, `[code, field, …]`, followed by the raw bytes of",
+        f"its batch when it carries one. Codes from {FIRST_HINT} on are hints: a replica that does not know one ignores",
+        "it; an unknown code below is an error. Fields that this release does not use carry their neutral value.\n",
+    ]
+    for code, cls in sorted(TABLE.items()):
+        lines += [
+            f"## {code} {cls.__name__}\n",
+            f"{' '.join((cls.__doc__ or '').split())}\n",
+            "| field | kind | bounds |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {name} | {kind.name} | {kind.bounds or '-'} |" for name, kind in kinds(cls)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+PAGES: Final[dict[str, Callable[[], str]]] = {
+    "config.md": config_page,
+    "cli.md": cli_page,
+    "messages.md": messages_page,
+}
+"""File name in `docs/reference/` -> what it must contain."""
+
+
+def main() -> None:
+    """`python -m epaxos.reference`: write the pages into `docs/reference/` of the checkout."""
+    folder = Path(__file__).resolve().parent.parent / "docs" / "reference"
+    for name, page in PAGES.items():
+        (folder / name).write_text(page(), encoding="utf-8")
+        click.echo(f"wrote {folder / name}")
+
+
+if __name__ == "__main__":
+    main()
