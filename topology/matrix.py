@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ MAX_RTT_MS: Final = 10_000
 """Beyond ten seconds a round trip is more likely a mistake of units than a link."""
 
 MAX_FILE_BYTES: Final = 1 << 20
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A site is the name of a replica too, so what may not stand in `cluster.toml` may not stand here."""
 
 _KEYS: Final = ("description", "source", "sites", "rtt_ms")
 
@@ -192,8 +196,8 @@ def _check_sites(sites: Sequence[str]) -> None:
         raise ConfigError(f"sites: 1 to {MAX_SITES} are wanted, not {len(sites)}")
     seen: set[str] = set()
     for site in sites:
-        if not site or not site.isprintable() or any(character.isspace() for character in site):
-            raise ConfigError(f"sites: {site!r} is not a name: printable characters, no spaces")
+        if not _NAME.fullmatch(site):
+            raise ConfigError(f"sites: {site!r} is not a name: 1 to 64 letters, digits, '-' or '_'")
         if site in seen:
             raise ConfigError(f"sites: {site!r} is there twice")
         seen.add(site)

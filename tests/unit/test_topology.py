@@ -75,7 +75,7 @@ def test_a_missing_file_and_an_unknown_name_say_what_there_is(tmp_path) -> None:
     ("sites", "rows", "message"),
     [
         ('["A", "A"]', "[[0, 1], [1, 0]]", "sites: 'A' is there twice"),
-        ('["A", "B c"]', "[[0, 1], [1, 0]]", "sites: 'B c' is not a name: printable characters, no spaces"),
+        ('["A", "B c"]', "[[0, 1], [1, 0]]", "sites: 'B c' is not a name: 1 to 64 letters, digits, '-' or '_'"),
         ('["A", 2]', "[[0, 1], [1, 0]]", "sites: a list of names is wanted"),
         ("[]", "[]", "sites: 1 to 64 are wanted, not 0"),
         ('["A", "B"]', "[[0, 1]]", "rtt_ms: 1 rows for 2 sites"),
