@@ -423,9 +423,7 @@ def _payload(cls: type[Message], tag: int, raw: bytes) -> Payload | None:
 _FIELDS: Final = {cls: kinds(cls) for cls in TABLE.values()}
 _TAGS: Final[dict[type[Message], frozenset[int]]] = {
     cls: frozenset(
-        {_BATCH}
-        | ({_NOP} if cls in (Accept, Commit) else set())
-        | ({_ABSENT} if cls in (Commit, RecoverOK) else set())
+        {_BATCH} | ({_NOP} if cls in (Accept, Commit) else set()) | ({_ABSENT} if cls in (Commit, RecoverOK) else set())
     )
     for cls in TABLE.values()
 }
