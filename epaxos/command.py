@@ -70,6 +70,11 @@ Command = tuple[Entry, ...]
 """One command, unpacked: at least one entry; the operation is that of the first."""
 
 
+def is_barrier(run: bytes, at: int = 0) -> bool:
+    """Is the run at that offset a Barrier? (Its operation is the byte before the flags of its only entry.)"""
+    return run[at + RUN_HEADER.size + ENTRY.size - 2] == BARRIER_OP
+
+
 class Batch:
     """The payload of one instance: immutable bytes, shared by the instance, the frame and the log record."""
 
@@ -84,7 +89,9 @@ class Batch:
             raise ProtocolError(f"batch of {len(data)} bytes is shorter than its header")
         version, flags, origin, sessions, incarnation, number = HEADER.unpack_from(data)
         if version != VERSION or flags or sessions:
-            raise ProtocolError(f"batch version {version}, flags {flags}, {sessions} session rows; this release knows {VERSION}, 0, 0")
+            raise ProtocolError(
+                f"batch version {version}, flags {flags}, {sessions} session rows; this release knows {VERSION}, 0, 0"
+            )
         self.data = data
         self.name = BatchNumber(origin, incarnation, number)
 
@@ -104,8 +111,7 @@ class Batch:
     @property
     def is_barrier(self) -> bool:
         """A Barrier stands alone in its batch."""
-        at = HEADER.size + RUN_HEADER.size
-        return len(self.data) >= at + ENTRY.size and self.data[at + 14] == BARRIER_OP
+        return is_barrier(self.data, HEADER.size)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Batch) and self.data == other.data

@@ -8,14 +8,47 @@ state machine and the replies are all behind `turn`, so the trio shell and the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol as Interface
+from typing import Any, Final, NamedTuple, Protocol as Interface
 
+from epaxos.admission import Admission, Outstanding
+from epaxos.applier import Applier
+from epaxos.command import Batch
 from epaxos.errors import Rejected, Unknown
+from epaxos.execution.interface import Executor
+from epaxos.gate import Gate, Timers
 from epaxos.ids import ReplicaId
+from epaxos.log import LogEntry as LogEntry
+from epaxos.machines.interface import BatchMachine
 from epaxos.messages import Message
-from epaxos.protocols.interface import Durable, Note, Now, PeerDown, PeerUp, Receive, Rtt
+from epaxos.protocols.interface import (
+    Blocked,
+    ClearTimer,
+    Credit,
+    Decide,
+    Durable,
+    Event,
+    Executed,
+    Learn,
+    LogView,
+    Note,
+    Now,
+    PeerDown,
+    PeerUp,
+    Propose,
+    Protocol,
+    Read,
+    Receive,
+    Rtt,
+    Save,
+    Send,
+    Serve,
+    SetTimer,
+    Settle,
+    Start,
+    Wake,
+)
 from epaxos.storage.interface import WriteGroup
 
 
@@ -29,7 +62,8 @@ class Waiter(Interface):
         """The outcome of these commands, when it is not a result."""
 
 
-class Submit(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Submit:
     """Commands of one client: a run (see `command.py`) of `count` commands.
 
     Conflicting commands of one `stream` (a connection, a session) take effect in the order of their submission.
@@ -43,7 +77,8 @@ class Submit(NamedTuple):
     """Monotonic. Afterwards the caller is told `Rejected("deadline")` when it was never proposed, else `Unknown`."""
 
 
-class Cancel(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cancel:
     """Nobody waits any more. What is not yet proposed is dropped; the rest takes its course."""
 
     waiter: Waiter
@@ -83,30 +118,219 @@ class Limits(NamedTuple):
     blocked_us: int = 20_000
 
 
-class LogEntry(NamedTuple):
-    """One executed command, as the log iterator gives it."""
-
-    cursor: int
-    """Resume with `after=cursor`. A local number: replicas agree on the order of conflicting commands only."""
-    op: int
-    keys: tuple[bytes, ...]
-    payload: bytes
+DEFAULT_LIMITS: Final = Limits()
 
 
 class Engine:
-    """One replica. `turn` is the only way in while it runs.
+    """One replica. `turn` is the only way in while it runs."""
 
-    Engine(me=…, n=…, incarnation=…, protocol=…, executor=…, machine=…, log=…, limits=Limits())
-    """
+    def __init__(
+        self,
+        *,
+        me: ReplicaId,
+        n: int,
+        incarnation: int,
+        protocol: Protocol,
+        executor: Executor,
+        machine: BatchMachine,
+        log: LogView,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.me = me
+        self.n = n
+        self.incarnation = incarnation
+        self.limits = limits
+        self.protocol = protocol
+        self.executor = executor
+        self.admission = Admission(
+            me=me,
+            incarnation=incarnation,
+            limits=limits,
+            entangled=executor.entangled,
+            reads_apart=protocol.reads_apart,
+        )
+        self.applier = Applier(machine=machine, log=log, recall=protocol.recall)
+        self._timers = Timers()
+        self._gate = Gate(lazy_us=limits.lazy_us)
+        self._now = Now(0, 0)
+        self._out = Turn()
+        self._decisions: list[Decide] = []
+        self._serving: list[Serve] = []
+        self._started = False
+        self._blocked_at_us: int | None = None
+        self._perform: dict[type, Callable[[Any], None]] = {
+            Save: self._gate.save,
+            Send: self._gate.hold,
+            Decide: self._gate.hold,
+            Learn: lambda e: self.executor.learn(e.id, e.batch),
+            Serve: self._serving.append,
+            Settle: self._settle,
+            Credit: self._credit,
+            SetTimer: lambda e: self._timers.set(e.timer, e.at_us),
+            ClearTimer: lambda e: self._timers.clear(e.timer),
+            Note: lambda e: self._out.notes.append(e),
+        }
+
+    # -- the way in
 
     def replay(self) -> Iterator[int]:
         """Before the first turn: apply again what earlier lives executed. Yields progress in commands."""
+        for ids, commands in self.applier.replay():
+            self.executor.restore(ids)
+            yield commands
 
     def turn(self, now: Now, inputs: Sequence[Input]) -> Turn:
         """Take what happened, in order; fire due timers; close batches. The first call starts the protocol."""
+        self._now = now
+        out = self._out = Turn()
+        if not self._started:
+            self._started = True
+            self._step(Start(incarnation=self.incarnation, executed=self.executor.executed()))
+        for item in inputs:
+            self._take(item)
+        for timer in self._timers.due(now.mono_us):
+            self._step(Wake(timer=timer))
+        self.admission.expire(now.mono_us)
+        self._execute()
+        self._propose()
+        self._report_blocked()
+        out.write = self._gate.flush(now.mono_us, self.applier)
+        out.delivered = self.applier.delivered
+        out.wake_us = self._wake_us()
+        self._out = Turn()
+        return out
+
+    def _take(self, item: Input) -> None:
+        if isinstance(item, Receive):
+            self._step(item)
+        elif isinstance(item, Submit):
+            self.admission.submit(self._now.mono_us, item)
+        elif isinstance(item, Durable):
+            mark = self._gate.durable(item.mark, self.applier)
+            if mark is not None:
+                self._step(Durable(mark=mark))
+        elif isinstance(item, Cancel):
+            self.admission.cancel(item.waiter)
+        else:
+            self._step(item)
+
+    def _step(self, event: Event) -> None:
+        """One step of the protocol, and its effects, in order; then whatever the gate lets through."""
+        for effect in self.protocol.step(self._now, event):
+            self._perform[type(effect)](effect)
+        for released in self._gate.release():
+            if isinstance(released, Send):
+                self._out.sends.append((released.peers, released.message))
+            else:
+                self._decide(released)
+
+    # -- effects
+
+    def _decide(self, decision: Decide) -> None:
+        self._decisions.append(decision)
+        payload = decision.payload
+        if isinstance(payload, Batch):
+            outstanding = self.admission.decided(payload.name)
+            if outstanding is not None:
+                self._measure(self._out.commits, outstanding)
+
+    def _settle(self, effect: Settle) -> None:
+        outstanding = self.admission.answered(effect.name)
+        if outstanding is not None:
+            for piece in outstanding.pieces:
+                piece.fail(effect.outcome)
+
+    def _credit(self, effect: Credit) -> None:
+        self.admission.credit += effect.n
+
+    def _measure(self, samples: list[tuple[int, int]], outstanding: Outstanding) -> None:
+        samples.extend((self._now.mono_us - piece.submitted_us, piece.count) for piece in outstanding.pieces)
+
+    # -- execution
+
+    def _execute(self) -> None:
+        """Order and apply what is decided. Executing tells the protocol, which may decide more."""
+        while self._decisions:
+            decisions, self._decisions = self._decisions, []
+            for decision in decisions:
+                self.applier.payloads.setdefault(decision.id, decision.payload)
+            groups = self.executor.decide([(d.id, d.payload, d.order) for d in decisions])
+            for group in groups:
+                for payload in self.applier.take(group):
+                    self._apply(payload)
+            if groups:
+                self._step(Executed(ids=tuple(id_ for group in groups for id_ in group)))
+        if self._serving:
+            self._serve()
+
+    def _apply(self, batch: Batch) -> None:
+        outstanding = self.admission.answered(batch.name)
+        if outstanding is None:
+            self.applier.apply(batch, ())
+            return
+        self._answer(outstanding, batch)
+
+    def _answer(self, outstanding: Outstanding, batch: Batch) -> None:
+        pieces = outstanding.pieces
+        replies = self.applier.apply(batch, [piece.count for piece in pieces])
+        self._measure(self._out.executions, outstanding)
+        for piece, data in zip(pieces, replies, strict=True):
+            waiter, piece.waiter = piece.waiter, None
+            if waiter is not None:
+                waiter.reply(piece.first, piece.count, data)
+
+    def _serve(self) -> None:
+        """Answer the reads whose point in the order has been reached."""
+        waiting: list[Serve] = []
+        for serve in self._serving:
+            outstanding = self.admission.outstanding.get(serve.name.number)
+            if outstanding is None:
+                continue
+            if self.executor.reached(serve.order, outstanding.batch):
+                self.admission.answered(serve.name)
+                self._answer(outstanding, outstanding.batch)
+            else:
+                waiting.append(serve)
+        self._serving[:] = waiting
+
+    def _propose(self) -> None:
+        for outstanding in self.admission.close(self._now.mono_us):
+            deadline_us = max(piece.deadline_us for piece in outstanding.pieces)
+            event = Read if outstanding.read else Propose
+            self._step(event(batch=outstanding.batch, deadline_us=deadline_us))
+        self._execute()
+
+    def _report_blocked(self) -> None:
+        """Tell the protocol what execution waits for, when it has waited for `blocked_us`."""
+        if not self.executor.waiting():
+            self._blocked_at_us = None
+        elif self._blocked_at_us is None:
+            self._blocked_at_us = self._now.mono_us + self.limits.blocked_us
+        elif self._blocked_at_us <= self._now.mono_us:
+            self._blocked_at_us = self._now.mono_us + self.limits.blocked_us
+            self._step(Blocked(ids=self.executor.missing()))
+
+    def _wake_us(self) -> int | None:
+        wakes = (self._timers.next_us(), self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us)
+        return min((wake for wake in wakes if wake is not None), default=None)
+
+    # -- views, and the end
 
     def entries(self, after: int, limit: int) -> list[LogEntry]:
         """Executed commands behind cursor `after`, oldest first, from the durable log."""
+        return self.applier.entries(after, limit)
 
     def status(self) -> dict[str, object]:
         """Counters and watermarks for people, JSON-able."""
+        return {
+            "protocol": dict(self.protocol.status()),
+            "executed": self.applier.commands,
+            "behind": self.executor.waiting(),
+            "in_flight": self.admission.undecided,
+            "pending": self.admission.commands,
+            "credit": self.admission.credit,
+        }
+
+    def shut(self) -> None:
+        """No more turns will come: everybody waiting learns what is known of his commands."""
+        self.admission.shut()

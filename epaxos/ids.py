@@ -20,7 +20,6 @@ Vector = tuple[int, ...]
 """One slot a lane, meaning "every (conflicting) instance of that lane up to and including here"."""
 
 
-
 class InstanceId(NamedTuple):
     """The name of one instance: an id is bound to at most one payload for ever.
 

@@ -184,9 +184,7 @@ class Blocked:
     ids: Mapping[InstanceId, Why]
 
 
-Event = (
-    Start | Propose | Read | Receive | Wake | Durable | PeerUp | PeerDown | Rtt | Executed | Blocked
-)
+Event = Start | Propose | Read | Receive | Wake | Durable | PeerUp | PeerDown | Rtt | Executed | Blocked
 
 
 # --------------------------------------------------------------------------------------------------------- effects

@@ -1,0 +1,223 @@
+"""EPaxos behind `Protocol.step`: which rule answers which event. The rules are in the modules beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from epaxos.command import Payload
+from epaxos.ids import InstanceId, ReplicaId
+from epaxos.messages import (
+    Accept,
+    AcceptOK,
+    Commit,
+    CommitQuery,
+    Message,
+    Nack,
+    PreAccept,
+    PreAcceptOK,
+    Recover,
+    RecoverOK,
+)
+from epaxos.protocols.epaxos import accept, vote
+from epaxos.protocols.epaxos.lead import Lead
+from epaxos.protocols.epaxos.query import Query
+from epaxos.protocols.epaxos.recover import SelfRecovery
+from epaxos.protocols.epaxos.state import Instance, Own, Phase, State
+from epaxos.protocols.interface import (
+    NOTHING,
+    Blocked,
+    Decide,
+    Durable,
+    Effect,
+    Event,
+    Executed,
+    LogView,
+    Now,
+    Order,
+    PeerDown,
+    PeerUp,
+    Propose,
+    Protocol,
+    ProtocolConfig,
+    Random,
+    Read,
+    Receive,
+    Rtt,
+    SetTimer,
+    Start,
+    Wake,
+)
+
+TICK = "tick"
+
+
+class EPaxos(Protocol):
+    """One replica's EPaxos* (mode M): dependencies only, separate `bal` and `abal`, `initDep` in every PreAccept."""
+
+    def __init__(self, config: ProtocolConfig, rng: Random, log: LogView) -> None:
+        self.state = State(config, rng, log)
+        self.lead = Lead(self.state)
+        self.query = Query(self.state)
+        self.recovery = SelfRecovery(self.state)
+        self._events: dict[type, Callable[[Any], None]] = {
+            Start: self._start,
+            Propose: lambda e: self.lead.submit(e.batch, e.deadline_us),
+            Read: lambda e: self.lead.submit(e.batch, e.deadline_us),
+            Receive: self._receive,
+            Durable: self._durable,
+            Executed: self._executed,
+            Blocked: lambda e: self.query.blocked(e.ids),
+            Wake: self._wake,
+            PeerUp: self._peer_up,
+            PeerDown: lambda e: None,
+            Rtt: self._rtt,
+        }
+        self._messages: dict[type[Message], Callable[[ReplicaId, Any], None]] = {
+            PreAccept: self._preaccept,
+            PreAcceptOK: self.lead.on_preaccept_ok,
+            Accept: lambda peer, m: self._maybe_chosen(vote.on_accept(self.state, peer, m)),
+            AcceptOK: lambda peer, m: self._maybe_chosen(vote.on_accept_ok(self.state, peer, m)),
+            Commit: self._commit,
+            Recover: lambda peer, m: accept.on_recover(self.state, peer, m),
+            RecoverOK: self.recovery.on_recover_ok,
+            Nack: lambda peer, m: self.recovery.on_nack(m),
+            CommitQuery: self.query.on_query,
+        }
+
+    def step(self, now: Now, event: Event) -> list[Effect]:
+        state = self.state
+        state.now = now
+        self._events[type(event)](event)
+        effects, state.effects = state.effects, []
+        return effects
+
+    # -- life
+
+    def _start(self, event: Start) -> None:
+        """Decide again what the log holds, take up the own lane, and finish what the last incarnation left."""
+        state = self.state
+        unfinished = []
+        own = 0
+        for instance in state.restore(event.executed):
+            own += instance.id.lane == state.me
+            if instance.phase is Phase.COM:
+                payload = instance.payload
+                assert payload is not None
+                state.effects.append(Decide(id=instance.id, payload=payload, order=instance.dep, after=NOTHING))
+                continue
+            if instance.batch is not None:
+                state.know(instance, instance.batch)
+            if instance.id.lane == state.me:
+                unfinished.append(instance)
+        self.lead.start(own)
+        self.lead.open.update((instance.id, None) for instance in unfinished)
+        self.recovery.start(unfinished)
+        self._tick_later()
+
+    def _tick_later(self) -> None:
+        self.state.effects.append(SetTimer(timer=TICK, at_us=self.state.now.mono_us + self.state.round_trip_us()))
+
+    def _wake(self, event: Wake) -> None:
+        if event.timer == TICK:
+            self.lead.retransmit()
+            live, own = self.state.live, self.lead.open
+            self.recovery.retransmit([live[i] for i in own if live[i].lead is None or not live[i].lead.lead0])
+            self.query.sweep()
+            self._tick_later()
+        else:
+            assert isinstance(event.timer, tuple)
+            self.lead.hurry(event.timer[1])
+
+    def _peer_up(self, event: PeerUp) -> None:
+        self.lead.link_up(event.peer)
+        self.query.catch_up(event.peer)
+
+    def _rtt(self, event: Rtt) -> None:
+        self.state.rtt_us[event.peer] = event.rtt_us
+
+    def _durable(self, event: Durable) -> None:
+        """The disk answered: own acks, votes and joins count now."""
+        state = self.state
+        state.durable = event.mark
+        while state.due and state.due[0][0] <= event.mark:
+            _, id_, own, ballot = state.due.popleft()
+            instance = state.live.get(id_)
+            if instance is None:
+                continue
+            if own is Own.ACK:
+                self.lead.own_ack_durable(instance)
+            elif own is Own.JOIN:
+                self.recovery.own_join_durable(instance, ballot)
+            else:
+                vote.own_vote_durable(state, instance, ballot)
+            self._maybe_chosen(instance)
+        state.evict()
+
+    def _executed(self, event: Executed) -> None:
+        self.state.ran(event.ids)
+        own = sum(id_.lane == self.state.me for id_ in event.ids)
+        if own:
+            self.lead.executed(own)
+
+    # -- messages
+
+    def _receive(self, event: Receive) -> None:
+        handler = self._messages.get(type(event.message))
+        if handler is not None:
+            handler(event.peer, event.message)
+
+    def _preaccept(self, peer: ReplicaId, message: PreAccept) -> None:
+        accept.on_preaccept(self.state, peer, message)
+        self._maybe_chosen(self.state.live.get(message.id))
+
+    def _commit(self, peer: ReplicaId, message: Commit) -> None:
+        instance = accept.on_commit(self.state, message)
+        if instance is not None:
+            payload = instance.batch if message.payload is None else message.payload
+            assert payload is not None
+            self.state.commit(instance, payload, message.dep)
+            self._decided(instance)
+
+    def _maybe_chosen(self, instance: Instance | None) -> None:
+        """Votes or a payload arrived: is a value chosen now? Whoever led the ballot tells the others."""
+        if instance is None:
+            return
+        value = vote.chosen(self.state, instance)
+        if value is not None:
+            proposer = instance.lead is not None or instance.recovery is not None
+            self.state.commit(instance, *value)
+            if proposer:
+                self.lead.spread(instance)
+            self._decided(instance)
+
+    def _decided(self, instance: Instance) -> None:
+        """`instance` has just become COM here, by votes or by a message."""
+        if instance.id.lane == self.state.me:
+            self.recovery.settled(instance.id)
+            self.lead.settled(instance)
+
+    # -- views
+
+    def recall(self, id_: InstanceId) -> tuple[Payload, Order] | None:
+        instance = self.state.live.get(id_) or self.state.load(id_)
+        if instance is None or instance.phase is not Phase.COM or instance.payload is None:
+            return None
+        return instance.payload, instance.dep
+
+    def status(self) -> Mapping[str, object]:
+        state = self.state
+        return {
+            "fast": self.lead.fast,
+            "slow": self.lead.slow,
+            "resubmitted": self.lead.resubmitted,
+            "recoveries": self.recovery.started,
+            "nops": self.recovery.nops,
+            "open": len(self.lead.open),
+            "highest": list(state.highest),
+            "decided": list(state.decided.low),
+            "executed": list(state.executed.low),
+        }
+
+    def digest(self) -> bytes:
+        return self.state.digest()

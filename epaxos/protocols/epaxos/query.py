@@ -1,0 +1,110 @@
+"""Learning what was missed: CommitQuery and its answers (protocol.md 3.1, steps 1 and 5).
+
+Two needs, one message. Execution waits for an id: ask its coordinator after a round trip, then everybody, in turn.
+And a replica that was away, or lost a frame, has gaps nobody waits for: a slow sweep compares what it has decided with
+the highest slot it has heard of, and now and then asks beyond that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from epaxos.ids import InstanceId, ReplicaId
+from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
+from epaxos.protocols.epaxos.state import EPOCH, Phase, State
+from epaxos.protocols.interface import NOTHING, Why
+
+ANSWERS_MAX: Final = 256
+"""Commits sent for one query; what is beyond them is asked for again."""
+ANSWER_BYTES_MAX: Final = 4 << 20
+SWEEPS_TO_OPEN_END: Final = 8
+"""Every so many sweeps the query has an open end, for slots of which nothing was ever heard."""
+
+
+class Query:
+    """What this replica asks, and how it answers."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.sweeps = 0
+        self._asked: dict[InstanceId, tuple[int, int]] = {}
+        """id that execution waits for -> (when it may be asked for again, times asked)"""
+        self._settled = [0] * state.n
+        """Per lane, the highest slot heard of one sweep ago: old enough that its Commit is not simply under way."""
+
+    # -- asking
+
+    def blocked(self, ids: Mapping[InstanceId, Why]) -> None:
+        """Execution waits for these: the first time wait for the Commit under way, then ask."""
+        state, due = self.state, []
+        patience_us = state.round_trip_us()
+        self._asked = {id_: asked for id_, asked in self._asked.items() if id_ in ids}
+        for id_ in ids:
+            at_us, times = self._asked.get(id_, (state.now.mono_us + patience_us, 0))
+            if state.now.mono_us >= at_us:
+                due.append((id_, times))
+                at_us, times = state.now.mono_us + patience_us, times + 1
+            self._asked[id_] = (at_us, times)
+        by_peer: dict[ReplicaId, list[InstanceId]] = {}
+        for id_, times in due:
+            by_peer.setdefault(self._whom(id_.lane, times), []).append(id_)
+        for peer, wanted in by_peer.items():
+            self._ask(peer, _ranges(wanted))
+
+    def _whom(self, lane: int, times: int) -> ReplicaId:
+        """The coordinator first, then everybody in turn."""
+        order = [lane, *(p for p in self.state.others if p != lane)]
+        peer = order[times % len(order)]
+        return peer if peer != self.state.me else self.state.others[times % len(self.state.others)]
+
+    def sweep(self) -> None:
+        """Ask for the gaps below what was heard of one sweep ago; every few sweeps, beyond it, and somebody else."""
+        state = self.state
+        if not state.others:
+            return
+        self.sweeps += 1
+        open_end = self.sweeps % SWEEPS_TO_OPEN_END == 0
+        for lane in range(state.n):
+            ranges = [SlotRange(lane, *gap) for gap in state.decided.gaps(lane, self._settled[lane], MAX_RANGES - 1)]
+            if open_end and len(ranges) < MAX_RANGES and lane != state.me:
+                ranges.append(SlotRange(lane, self._settled[lane] + 1, MAX_SLOT))
+            if ranges:
+                self._ask(self._whom(lane, self.sweeps // SWEEPS_TO_OPEN_END if open_end else 0), ranges)
+            self._settled[lane] = state.highest[lane]
+
+    def catch_up(self, peer: ReplicaId) -> None:
+        """A link came up: this replica may have been away. Ask this peer for everything beyond what is decided."""
+        lanes = [lane for lane in range(self.state.n) if lane != self.state.me]
+        self._ask(peer, [SlotRange(lane, self.state.decided.low[lane] + 1, MAX_SLOT) for lane in lanes])
+
+    def _ask(self, peer: ReplicaId, ranges: list[SlotRange]) -> None:
+        # A question reveals nothing that the disk would have to hold first.
+        self.state.send((peer,), CommitQuery(epoch=EPOCH, ranges=tuple(ranges[:MAX_RANGES])), NOTHING)
+
+    # -- answering
+
+    def on_query(self, peer: ReplicaId, message: CommitQuery) -> None:
+        """Commit for every decided slot of the ranges, up to a bound; silence for the others."""
+        state, sent, size = self.state, 0, 0
+        for lane, first, last in message.ranges:
+            for slot in range(first, min(last, state.highest[lane]) + 1):
+                instance = state.get(InstanceId(message.epoch, slot, lane))
+                if instance is None or instance.phase is not Phase.COM:
+                    continue
+                state.tell((peer,), instance)
+                sent += 1
+                size += 0 if instance.batch is None else len(instance.batch.data)
+                if sent >= ANSWERS_MAX or size >= ANSWER_BYTES_MAX:
+                    return
+
+
+def _ranges(ids: list[InstanceId]) -> list[SlotRange]:
+    """Consecutive slots of a lane as one range."""
+    ranges: list[SlotRange] = []
+    for id_ in sorted(ids, key=lambda i: (i.lane, i.slot)):
+        if ranges and ranges[-1].lane == id_.lane and ranges[-1].last + 1 == id_.slot:
+            ranges[-1] = SlotRange(id_.lane, ranges[-1].first, id_.slot)
+        else:
+            ranges.append(SlotRange(id_.lane, id_.slot, id_.slot))
+    return ranges

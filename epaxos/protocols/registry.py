@@ -1,0 +1,28 @@
+"""Which protocols there are: the one place that names them, behind the one switch in `cluster.toml`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from epaxos.errors import ConfigError
+from epaxos.execution.graph import GraphExecutor
+from epaxos.execution.interface import Executor
+from epaxos.protocols.epaxos.protocol import EPaxos
+from epaxos.protocols.interface import LogView, Protocol, ProtocolConfig, Random
+
+Factory = Callable[[ProtocolConfig, Random, LogView], tuple[Protocol, Executor]]
+
+
+def _epaxos(config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol, Executor]:
+    return EPaxos(config, rng, log), GraphExecutor(config.n)
+
+
+PROTOCOLS: Final[dict[str, Factory]] = {"epaxos": _epaxos}
+
+
+def build(name: str, config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol, Executor]:
+    """The protocol of that name and the executor that understands its orders. Raises ConfigError for an unknown one."""
+    if name not in PROTOCOLS:
+        raise ConfigError(f"protocol {name!r} is unknown; this release has {', '.join(sorted(PROTOCOLS))}")
+    return PROTOCOLS[name](config, rng, log)
