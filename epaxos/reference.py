@@ -156,8 +156,8 @@ def messages_page() -> str:
         "# Messages between replicas\n",
         _GENERATED,
         f"Wire version {WIRE_VERSION}. A message is one CBOR array, `[code, field, …]`, followed by the raw bytes of",
-        f"its batch when it carries one. Codes from {FIRST_HINT} on are hints: a replica that does not know one ignores",
-        "it; an unknown code below is an error. Fields that this release does not use carry their neutral value.\n",
+        f"its batch when it carries one. Codes from {FIRST_HINT} on are hints: who does not know one ignores it; an",
+        "unknown code below is an error. Fields that this release does not use carry their neutral value.\n",
     ]
     for code, cls in sorted(TABLE.items()):
         lines += [

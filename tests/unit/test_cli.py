@@ -1,0 +1,129 @@
+"""The command line: help, exit codes, JSON, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from epaxos import cli
+from epaxos._version import VERSION
+from epaxos.console import exit_code, foreseen
+from epaxos.errors import ConfigError, MachineError, Rejected, StorageError, Unknown
+from epaxos.reference import PAGES, key_docs
+from tests.conftest import ClusterText
+
+Capture = pytest.CaptureFixture[str]
+
+
+def commands(
+    command: click.Command = cli.cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """(words, command) of every command there is."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from commands(below, (*path, name))
+
+
+ALL = dict(commands())
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_help_has_an_example(path: tuple[str, ...], capsys: Capture) -> None:
+    assert cli.run([*path, "--help"]) == 0
+    assert "Example: epaxos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, found in ALL.items() if not isinstance(found, click.Group)], ids=" ".join
+)
+def test_every_command_has_json(path: tuple[str, ...]) -> None:
+    assert "--json" in [name for parameter in ALL[path].params for name in parameter.opts]
+
+
+def test_version_says_release_python_and_build(capsys: Capture) -> None:
+    assert cli.run(["--version"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"epaxos {VERSION}, Python 3.")
+    assert any(word in said for word in ("compiled", "pure", "mixed"))
+
+
+@pytest.mark.parametrize("line", [["nonsense"], ["config", "check"], ["config", "explain", "nonsense"], ["--nonsense"]])
+def test_wrong_usage_is_exit_code_2(line: list[str], capsys: Capture) -> None:
+    assert cli.run(line) == 2
+    assert capsys.readouterr().err
+
+
+def test_config_check_takes_a_right_file(tmp_path: Path, cluster_text: ClusterText, capsys: Capture) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(cluster_text(3))
+    assert cli.run(["config", "check", str(path)]) == 0
+    assert "cluster 'test', epaxos, 3 replicas: CA (peers 127.0.0.1:7400" in capsys.readouterr().out
+    assert cli.run(["config", "check", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["replicas"] == ["CA", "VA", "IR"]
+
+
+def test_config_check_says_what_is_wrong(tmp_path: Path, cluster_text: ClusterText, capsys: Capture) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(cluster_text(3, extra="[limits]\nwindw = 1\n"))
+    assert cli.run(["config", "check", str(path)]) == 2
+    assert capsys.readouterr().err == f"epaxos: {path}:15: unknown key limits.windw; did you mean limits.window?\n"
+
+
+def test_with_json_a_failure_is_an_object_on_stdout_and_words_on_stderr(capsys: Capture) -> None:
+    assert cli.run(["config", "check", "/nonexistent", "--json"]) == 2
+    said = capsys.readouterr()
+    text = "cannot read /nonexistent: No such file or directory"
+    assert json.loads(said.out) == {"error": text, "kind": "ConfigError", "exit": 2}
+    assert said.err == f"epaxos: {text}\n"
+
+
+def test_config_explain_shows_every_key_with_both_extremes(capsys: Capture) -> None:
+    assert cli.run(["config", "explain", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [each["key"] for each in shown] == [doc.key for doc in key_docs()]
+    assert cli.run(["config", "explain", "limits.batch_bytes"]) == 0
+    text = capsys.readouterr().out
+    assert "allowed: 4096 to 33554432 bytes" in text
+    assert "too small:" in text
+    assert "too large:" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Rejected("busy"), 1),
+        (StorageError("full"), 1),
+        (MachineError("raised"), 1),
+        (OSError("in use"), 1),
+        (ConfigError("wrong"), 2),
+        (click.UsageError("wrong"), 2),
+        (Unknown("lost"), 3),
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int) -> None:
+    found = foreseen(error)
+    assert found is not None
+    assert exit_code(found) == code
+
+
+def test_a_group_of_foreseen_errors_is_the_gravest_of_them() -> None:
+    found = foreseen(BaseExceptionGroup("several", [Rejected("busy"), ExceptionGroup("more", [Unknown("lost")])]))
+    assert isinstance(found, Unknown)
+
+
+def test_a_bug_is_not_taken_for_a_foreseen_error() -> None:
+    assert foreseen(ExceptionGroup("several", [Rejected("busy"), KeyError("bug")])) is None
+    assert foreseen(ZeroDivisionError()) is None
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_reference_pages_are_current(name: str, repository: Path) -> None:
+    written = (repository / "docs" / "reference" / name).read_text(encoding="utf-8")
+    assert written == PAGES[name](), f"docs/reference/{name} is not what the code says: run `make docs`"

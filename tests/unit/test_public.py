@@ -1,0 +1,68 @@
+"""The public surface: what people may rely on, and nothing that slipped in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import epaxos
+from epaxos.config import PROTOCOLS
+from epaxos.protocols import registry
+
+NAMES = [
+    "Client",
+    "Config",
+    "ConfigError",
+    "EpaxosError",
+    "LogEntry",
+    "MachineError",
+    "ProtocolError",
+    "Rejected",
+    "StateMachine",
+    "StorageError",
+    "Unknown",
+    "__version__",
+    "open_replica",
+    "testing",
+]
+
+
+def test_the_list_of_public_names() -> None:
+    assert epaxos.__all__ == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(epaxos, name)
+    assert name in dir(epaxos)
+    assert name == "__version__" or value.__doc__
+
+
+def test_no_other_name_is_found() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Replica'"):
+        _ = epaxos.Replica
+
+
+def test_errors_say_whose_fault_it_is() -> None:
+    errors = [
+        epaxos.ConfigError,
+        epaxos.MachineError,
+        epaxos.ProtocolError,
+        epaxos.Rejected,
+        epaxos.StorageError,
+        epaxos.Unknown,
+    ]
+    assert all(issubclass(error, epaxos.EpaxosError) for error in errors)
+    assert not issubclass(epaxos.Unknown, epaxos.Rejected)
+
+
+def test_the_configuration_knows_the_protocols_there_are() -> None:
+    assert set(PROTOCOLS) == set(registry.PROTOCOLS)
+
+
+def test_importing_the_package_waits_for_no_network_stack() -> None:
+    code = "import sys, epaxos, epaxos.cli; print(*sorted({'trio', 'lmdb', 'cbor2', 'hiredis'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
