@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -132,20 +133,44 @@ def cli_page() -> str:
         "With `--json` stdout carries JSON only, and words for people go to stderr. A failure prints an object with",
         "`error`, `kind` and `exit`.\n",
     ]
-    for path, text in _helps(cli, ("epaxos",)):
-        lines += [f"## {' '.join(path)}\n", "```text", text, "```\n"]
+    for path, command in _commands(cli, ("epaxos",)):
+        lines += [f"## {' '.join(path)}\n", *_command(path, command)]
     return "\n".join(lines)
 
 
-def _helps(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """(words, help) of a command and of all commands below it."""
-    context = click.Context(command, info_name=" ".join(path), terminal_width=100)
-    yield path, command.get_help(context)
+def _commands(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """(words, command) of a command and of all below it."""
+    yield path, command
     if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below is not None:
-                yield from _helps(below, (*path, name))
+        for name in sorted(command.commands):
+            yield from _commands(command.commands[name], (*path, name))
+
+
+def _command(path: tuple[str, ...], command: click.Command) -> Iterator[str]:
+    """One command in Markdown; not by click's own layout, which differs from release to release."""
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    arguments = [each for each in command.params if isinstance(each, click.Argument)]
+    words = [
+        *path,
+        *(["[OPTIONS]"] if options else []),
+        *(each.metavar or str(each.name).upper() for each in arguments),
+    ]
+    yield f"`{' '.join(words)}{' COMMAND' if isinstance(command, click.Group) else ''}`\n"
+    for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
+        about, example, line = " ".join(paragraph.split()).partition("Example: ")
+        yield f"{about}{example}`{line}`\n" if example else f"{about}\n"
+    if options:
+        yield "| option | default | |\n|---|---|---|"
+        yield from map(_option, options)
+        yield ""
+
+
+def _option(option: click.Option) -> str:
+    """One row of the table of options."""
+    value = "" if option.is_flag else f" {option.metavar or option.type.name.upper()}"
+    default = f"`{option.default}`" if option.show_default else ""
+    repeated = " May be given again." if option.multiple else ""
+    return f"| `{', '.join(option.opts)}{value}` | {default} | {option.help or ''}{repeated} |"
 
 
 def messages_page() -> str:
