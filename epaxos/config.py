@@ -67,10 +67,10 @@ class ReplicaConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObserveConfig:
-    """What a replica shows of its data."""
+    """What a replica says of itself beyond totals."""
 
     keys: tuple[str, ...] = ()
-    """Keys whose commands are traced by name. Of all others, traces and logs hold numbers only."""
+    """Keys whose commands are counted apart from all others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,7 @@ _KEYS: Final = (
         "observe.keys",
         "an array of strings",
         "[]",
-        "keys whose commands are traced by name; of all others traces and logs hold numbers only",
+        "keys whose commands are counted apart from all others, in what the replica says of itself",
     ),
 )
 
