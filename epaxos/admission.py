@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from epaxos.command import HEADER, Batch, is_barrier
+from epaxos.command import Batch, is_barrier
 from epaxos.errors import Rejected, Unknown
 from epaxos.ids import BatchNumber
 from epaxos.packing import conflicting, cut_run, merge_runs, read_mask
@@ -106,8 +106,8 @@ class Admission:
         self._entangled = entangled
         self._reads_apart = reads_apart
         self._queue: deque[Piece] = deque()
-        self._streams: dict[int, list[Outstanding]] = {}
-        """stream -> its batches that are not decided"""
+        self._streams: dict[int, dict[Piece, None]] = {}
+        """stream -> its pieces in batches that are not decided, in order"""
         self._deadlines: list[tuple[int, int, Piece]] = []
         self._sequence = 0
         self._again_us: int | None = None
@@ -240,8 +240,7 @@ class Admission:
         that is still undecided?"""
         if any(other != kind and conflicting(run, piece.run) for other, run in ahead):
             return True
-        before = self._streams.get(piece.stream, ())
-        return any(conflicting(outstanding.batch.data, piece.run, HEADER.size) for outstanding in before)
+        return any(conflicting(before.run, piece.run) for before in self._streams.get(piece.stream, ()))
 
     def _seal(self, pieces: list[Piece], kind: int) -> Outstanding:
         self._number += 1
@@ -251,9 +250,7 @@ class Admission:
         for piece in pieces:
             self._leave(piece)
             piece.batch = name
-            piece.run = b""
-        for stream in {piece.stream for piece in pieces}:
-            self._streams.setdefault(stream, []).append(outstanding)
+            self._streams.setdefault(piece.stream, {})[piece] = None
         self.outstanding[name.number] = outstanding
         self.undecided += 1
         if kind != READS:
@@ -273,11 +270,12 @@ class Admission:
             return None
         outstanding.decided = True
         self.undecided -= 1
-        for stream in {piece.stream for piece in outstanding.pieces}:
-            batches = self._streams[stream]
-            batches.remove(outstanding)
-            if not batches:
-                del self._streams[stream]
+        for piece in outstanding.pieces:
+            before = self._streams[piece.stream]
+            del before[piece]
+            if not before:
+                del self._streams[piece.stream]
+            piece.run = b""
         return outstanding
 
     def answered(self, name: BatchNumber) -> Outstanding | None:
