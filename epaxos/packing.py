@@ -233,7 +233,7 @@ def py_merge_runs(runs: Sequence[bytes]) -> bytes:
 
 
 def py_cut_run(run: bytes, first: int, count: int, at: int = 0) -> bytes:
-    """Commands first … first+count-1 as a run of their own; ValueError when they are not all there, or none is meant."""
+    """Commands first … first+count-1 as a run of their own; ValueError when they are not all there, or count is 0."""
     n, body_bytes = _frame(run, at)
     entries = list(walk(run, at))
     starts = [i for i, entry in enumerate(entries) if i == 0 or not entry[4] & CONT] + [n]
