@@ -19,7 +19,7 @@ def extensions() -> list[Extension]:
         from Cython.Build import cythonize
     except ImportError:
         return []
-    included = [str(path) for pattern in ("*.pxd", "*.pxi", "*.h") for path in sorted(Path("ext").glob(pattern))]
+    included = sorted(map(str, Path("ext").glob("*.pxd")))
     found = [
         Extension(
             f"epaxos._ext.{path.stem}",
@@ -27,19 +27,19 @@ def extensions() -> list[Extension]:
             include_dirs=["ext"],
             depends=included,
             extra_compile_args=["-O3"],
-            optional=True,
         )
         for path in sorted(Path("ext").glob("*.pyx"))
     ]
-    return list(
-        cythonize(
-            found,
-            build_dir="build/cython",
-            include_path=["ext"],
-            compiler_directives={"language_level": 3},
-            quiet=True,
-        )
+    built = cythonize(
+        found,
+        build_dir="build/cython",
+        include_path=["ext"],
+        compiler_directives={"language_level": 3},
+        quiet=True,
     )
+    for extension in built:
+        extension.optional = True  # after cythonize, which makes new ones and forgets it
+    return list(built)
 
 
 setup(ext_modules=extensions())
