@@ -76,7 +76,7 @@ class Arrival(NamedTuple):
     hot: bool
 
 
-def draw(shape: Shape, site: str, seed: int) -> list[list[Arrival]]:
+def draw(shape: Shape, site: str, seed: str) -> list[list[Arrival]]:
     """The commands of each client of `site` in order of time: a function of the arguments and of nothing else.
 
     Arrivals are Poisson given their number: `commands_per_client` times drawn uniformly and sorted. Fixing the number
@@ -87,7 +87,7 @@ def draw(shape: Shape, site: str, seed: int) -> list[list[Arrival]]:
     return [_draw_client(shape, site, client, seed, hot) for client in range(shape.clients)]
 
 
-def _draw_client(shape: Shape, site: str, client: int, seed: int, hot: set[int]) -> list[Arrival]:
+def _draw_client(shape: Shape, site: str, client: int, seed: str, hot: set[int]) -> list[Arrival]:
     rng = Random(f"{seed}/{site}/{client}")
     count = shape.commands_per_client
     times_us = sorted(rng.randrange(max(1, round(shape.duration_s * 1e6))) for _ in range(count))

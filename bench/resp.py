@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import hiredis
 import trio
 
+from epaxos.errors import EpaxosError
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -16,11 +18,11 @@ REPLY_BYTES_MAX: Final = 4 << 20
 _RECEIVE_BYTES: Final = 1 << 16
 
 
-class ErrorReply(Exception):
+class ErrorReply(EpaxosError):
     """The replica answered with an error; the text begins with its code (`BUSY`, `UNKNOWN`, …)."""
 
 
-class ConnectionLost(Exception):
+class ConnectionLost(EpaxosError):
     """The connection ended, or stopped making sense, before the reply: the outcome is not known."""
 
 

@@ -79,12 +79,27 @@ PROTOCOLS: Final = ("epaxos", "raft")
 
 
 def protocol_us(protocol: str, matrix: Matrix, site: str) -> int:
-    """What `protocol` can do at best at `site` without conflicts; Raft with its leader where the mean is best."""
-    if protocol == "epaxos":
-        return epaxos_fast_us(matrix, site)
+    """What `protocol` can do at best at `site` without conflicts; Raft with its leader where the mean is best.
+
+    Raises ConfigError for a protocol that has no bound here.
+    """
+    _known(protocol)
+    return raft_us(matrix, site, best_leader(matrix).site) if protocol == "raft" else epaxos_fast_us(matrix, site)
+
+
+def waits_for(protocol: str, matrix: Matrix, site: str) -> tuple[int, str]:
+    """Whose answer a command at `site` waits for when nothing conflicts, as (round trip in microseconds, name): the
+    farthest member of the fast quorum, or Raft's leader. Raises ConfigError as `protocol_us`."""
+    _known(protocol)
     if protocol == "raft":
-        return raft_us(matrix, site, best_leader(matrix).site)
-    raise ConfigError(f"there is no bound for protocol {protocol!r}; there is one for {' and '.join(PROTOCOLS)}")
+        leader = best_leader(matrix).site
+        return matrix.between_us(site, leader), leader
+    return quorum_edge(matrix, site, _sizes(matrix).fast)
+
+
+def _known(protocol: str) -> None:
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"there is no bound for protocol {protocol!r}; there is one for {' and '.join(PROTOCOLS)}")
 
 
 def _sizes(matrix: Matrix) -> Quorums:

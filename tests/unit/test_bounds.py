@@ -103,8 +103,11 @@ def test_the_bound_is_a_function_of_the_protocol() -> None:
     matrix = load("gryff5")
     assert bounds.protocol_us("epaxos", matrix, "OR") == 93_000
     assert bounds.protocol_us("raft", matrix, "OR") == 59_000 + 72_000
-    with pytest.raises(ConfigError, match="no bound for protocol 'zab'; there is one for epaxos and raft"):
-        bounds.protocol_us("zab", matrix, "OR")
+    assert bounds.waits_for("epaxos", matrix, "OR") == (93_000, "VA")
+    assert bounds.waits_for("raft", matrix, "OR") == (59_000, "CA")
+    for function in (bounds.protocol_us, bounds.waits_for):
+        with pytest.raises(ConfigError, match="no bound for protocol 'zab'; there is one for epaxos and raft"):
+            function("zab", matrix, "OR")
 
 
 def test_more_sites_than_a_cluster_may_have_are_refused() -> None:

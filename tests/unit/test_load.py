@@ -56,7 +56,7 @@ class Server:
                     await stream.send_all(reply)
 
 
-async def measure(given: Shape, answer, *, seed: int = 1, site: str = "CA") -> tuple[Tally, Server]:
+async def measure(given: Shape, answer, *, seed: str = "1", site: str = "CA") -> tuple[Tally, Server]:
     tally = Tally()
     async with trio.open_nursery() as nursery:
         server = Server(nursery, answer)
@@ -78,7 +78,7 @@ def after(delay_s: float, reply: bytes | None = b"+OK\r\n"):
 )
 def test_the_plan_is_exact_in_number_share_and_order(clients: int, rate: float, share: float, seed: int) -> None:
     given_ = shape(clients=clients, rate_per_s=rate, duration_s=5.0, hot_share=share)
-    plan = draw(given_, "CA", seed)
+    plan = draw(given_, "CA", str(seed))
     assert [len(each) for each in plan] == [given_.commands_per_client] * clients
     flat = [arrival for each in plan for arrival in each]
     assert sum(arrival.hot for arrival in flat) == round(share * len(flat))
@@ -89,30 +89,30 @@ def test_the_plan_is_exact_in_number_share_and_order(clients: int, rate: float, 
 
 
 def test_the_default_demo_load_has_exactly_two_percent_on_the_hot_key() -> None:
-    plan = draw(shape(clients=10, rate_per_s=4, duration_s=30.0, hot_share=0.02), "CA", 7)
+    plan = draw(shape(clients=10, rate_per_s=4, duration_s=30.0, hot_share=0.02), "CA", "7")
     assert Counter(arrival.hot for each in plan for arrival in each) == {False: 1176, True: 24}
 
 
 def test_the_plan_is_a_function_of_its_seed() -> None:
     given = shape(clients=3, hot_share=0.1)
-    assert draw(given, "CA", 1) == draw(given, "CA", 1)
-    assert draw(given, "CA", 1) != draw(given, "CA", 2)
-    assert draw(given, "CA", 1) != draw(given, "VA", 1)
+    assert draw(given, "CA", "1") == draw(given, "CA", "1")
+    assert draw(given, "CA", "1") != draw(given, "CA", "2")
+    assert draw(given, "CA", "1") != draw(given, "VA", "1")
 
 
 def test_no_two_clients_share_a_key_but_the_hot_one() -> None:
     keys = [
-        {arrival.key for each in draw(shape(clients=1, key_space=4), site, 1) for arrival in each}
+        {arrival.key for each in draw(shape(clients=1, key_space=4), site, "1") for arrival in each}
         for site in ("CA", "VA")
     ]
     assert [len(each) for each in keys] == [4, 4]
     assert not keys[0] & keys[1]
-    first, second = draw(shape(clients=2, key_space=4), "CA", 1)
+    first, second = draw(shape(clients=2, key_space=4), "CA", "1")
     assert not {a.key for a in first} & {a.key for a in second}
 
 
 def test_arrivals_spread_like_a_poisson_stream() -> None:
-    (arrivals,) = draw(shape(rate_per_s=1000, duration_s=20.0), "CA", 3)
+    (arrivals,) = draw(shape(rate_per_s=1000, duration_s=20.0), "CA", "3")
     gaps_us = [b.at_us - a.at_us for a, b in pairwise(arrivals)]
     mean_us = sum(gaps_us) / len(gaps_us)
     deviation_us = (sum((gap - mean_us) ** 2 for gap in gaps_us) / len(gaps_us)) ** 0.5
@@ -137,7 +137,7 @@ async def test_every_command_leaves_at_its_intended_time_and_is_timed_to_its_rep
     assert len(tally.hot_us) == len(tally.cold_us) == 100
     assert tally.ascending_us() == pytest.approx([50_000] * 200, abs=2)
     assert max(tally.lag_us) <= 1
-    intended_us = sorted(arrival.at_us for each in draw(given, "CA", 1) for arrival in each)
+    intended_us = sorted(arrival.at_us for each in draw(given, "CA", "1") for arrival in each)
     start_s = server.seen[0][0] - intended_us[0] / 1e6
     assert [round((at_s - start_s) * 1e6) for at_s, _ in server.seen] == pytest.approx(intended_us, abs=2)
     assert {command[0] for _, command in server.seen} == {b"SET"}
@@ -153,7 +153,7 @@ async def test_a_stall_is_charged_to_every_command_that_should_have_left_in_it(a
 
     given = shape(lanes=2)
     tally, _ = await measure(given, stalls)
-    (arrivals,) = draw(given, "CA", 1)
+    (arrivals,) = draw(given, "CA", "1")
     in_the_stall = [arrival for arrival in arrivals if arrival.at_us < 600_000]
     assert tally.answered == 100
     assert len(in_the_stall) > 40
@@ -206,7 +206,7 @@ async def test_a_command_without_a_connection_was_certainly_not_applied(autojump
         raise ConnectionRefusedError(111, "Connection refused")
 
     tally, given = Tally(), shape()
-    await load.run(refuse, draw(given, "CA", 1), given, tally, start_s=trio.current_time())
+    await load.run(refuse, draw(given, "CA", "1"), given, tally, start_s=trio.current_time())
     assert (tally.rejected, tally.settled) == (100, 100)
     assert tally.reasons == {"no connection: Connection refused": 100}
 
@@ -228,7 +228,7 @@ async def test_an_outside_cancellation_passes_and_every_command_is_still_settled
     given, tally = shape(), Tally()
     async with trio.open_nursery() as nursery:
         server = Server(nursery, after(0.2))
-        plan = draw(given, "CA", 1)
+        plan = draw(given, "CA", "1")
         nursery.start_soon(partial(load.run, server.connect, plan, given, tally, start_s=trio.current_time()))
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.deadline = trio.current_time() + 0.5

@@ -1,0 +1,193 @@
+"""A cluster of real replica processes on this machine's loopback, for the demo, the bench and the field tests.
+
+The processes stand in sessions of their own, so that a Ctrl-C in the terminal reaches only the one that started them,
+which then stops them in order; and each is told to exit with its parent, so that `kill -9` of the parent leaves none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from bench.resp import ConnectionLost, ErrorReply, RespConnection
+from epaxos.errors import EpaxosError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+STOP_WITHIN_S: Final = 5.0
+"""A replica asked to stop may take so long; then it is killed."""
+
+POLL_S: Final = 0.1
+"""Between two questions whether a replica is ready."""
+
+_LOG_TAIL_BYTES: Final = 2_000
+
+
+class ClusterError(EpaxosError):
+    """The cluster did not start, or a replica of it ended; the message has the end of that replica's log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSpec:
+    """What to start. `emulate` is a matrix by name or path; without one the links are bare loopback."""
+
+    names: Sequence[str]
+    directory: Path
+    protocol: str = "epaxos"
+    emulate: str | None = None
+    watched: Sequence[str] = ()
+    """Keys whose commands the replicas count apart from all others."""
+
+
+class LocalCluster:
+    """Running replicas. Use `local_cluster` to start and stop one."""
+
+    def __init__(self, spec: ClusterSpec) -> None:
+        self.spec = spec
+        self._processes: dict[str, trio.Process] = {}
+        ports = free_ports(2 * len(spec.names))
+        self._peer = dict(zip(spec.names, ports[::2], strict=True))
+        self._client = dict(zip(spec.names, ports[1::2], strict=True))
+
+    async def start(self) -> None:
+        """Writes `cluster.toml` and starts every process; does not wait until they serve."""
+        config = self.spec.directory / "cluster.toml"
+        config.write_text(self._config_text(), encoding="utf-8")
+        for name in self.spec.names:
+            words = [sys.executable, "-m", "epaxos", "replica", name, "--config", str(config)]
+            words += ["--data", str(self.spec.directory / name), "--exit-with-parent"]
+            if self.spec.emulate is not None:
+                words += ["--emulate", self.spec.emulate]
+            with self._log(name).open("wb") as log:
+                self._processes[name] = await trio.lowlevel.open_process(
+                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+
+    async def wait_ready(self, *, within_s: float) -> None:
+        """Returns when every replica answers and sees all its peers. Raises ClusterError when one ends or is late."""
+        everybody = set(self.spec.names)
+
+        def connected(name: str, status: dict[str, Any]) -> bool:
+            up = {peer for peer, link in status["peers"].items() if link["up"]}
+            return up >= everybody - {name}
+
+        for name in self.spec.names:
+            await self.wait_until(name, connected, within_s=within_s, what="serve with all its peers")
+
+    async def wait_until(
+        self, name: str, holds: Callable[[str, dict[str, Any]], bool], *, within_s: float, what: str
+    ) -> None:
+        """Returns when `holds(name, its status)`. Raises ClusterError when a replica ends, or at the time limit."""
+        with trio.move_on_after(within_s):
+            while not await self._answers(name, holds):
+                self.check()
+                await trio.sleep(POLL_S)
+            return
+        raise ClusterError(f"{name} did not {what} within {within_s:g} s\n{self._tail(name)}".rstrip())
+
+    async def _answers(self, name: str, holds: Callable[[str, dict[str, Any]], bool]) -> bool:
+        """Does `holds` hold of the replica now? Not while it cannot be asked."""
+        try:
+            return holds(name, await self.status(name))
+        except (OSError, ConnectionLost, ErrorReply):
+            return False
+
+    def running(self) -> bool:
+        """Is every replica still there?"""
+        return all(process.poll() is None for process in self._processes.values())
+
+    def check(self) -> None:
+        """Raises ClusterError when a replica has ended though nobody stopped it."""
+        for name, process in self._processes.items():
+            code = process.poll()
+            if code is not None:
+                raise ClusterError(f"replica {name} ended with code {code}\n{self._tail(name)}".rstrip())
+
+    async def connect(self, name: str) -> trio.SocketStream:
+        """A new connection to the client port of `name`. Raises OSError."""
+        return await trio.open_tcp_stream("127.0.0.1", self._client[name])
+
+    async def ask(self, name: str, *words: str) -> Any:
+        """The reply of one replica to one command on a connection of its own.
+
+        Raises OSError, ErrorReply or ConnectionLost.
+        """
+        async with RespConnection(await self.connect(name)) as connection:
+            return await connection.call(*words)
+
+    async def status(self, name: str) -> dict[str, Any]:
+        """What the replica says of itself. Raises as `ask`."""
+        status: dict[str, Any] = json.loads(await self.ask(name, "EPAXOS", "STATUS"))
+        return status
+
+    def pid(self, name: str) -> int:
+        """The process id of a replica."""
+        return self._processes[name].pid
+
+    async def stop(self) -> None:
+        """Asks every process to end and kills those that do not; when this returns none is left."""
+        with trio.CancelScope(shield=True):
+            for process in self._processes.values():
+                _signal(process, signal.SIGTERM)
+            with trio.move_on_after(STOP_WITHIN_S):
+                for process in self._processes.values():
+                    await process.wait()
+            for process in self._processes.values():
+                _signal(process, signal.SIGKILL)
+                await process.wait()
+
+    def _config_text(self) -> str:
+        lines = ['cluster = "local"', f"protocol = {json.dumps(self.spec.protocol)}", ""]
+        for name in self.spec.names:
+            lines += ["[[replica]]", f"name = {json.dumps(name)}"]
+            lines += [f'peer = "127.0.0.1:{self._peer[name]}"', f'client = "127.0.0.1:{self._client[name]}"', ""]
+        if self.spec.watched:
+            lines += ["[observe]", f"keys = {json.dumps(list(self.spec.watched))}", ""]
+        return "\n".join(lines)
+
+    def _log(self, name: str) -> Path:
+        return self.spec.directory / f"{name}.log"
+
+    def _tail(self, name: str) -> str:
+        """The end of a replica's output, or nothing."""
+        log = self._log(name)
+        return log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() if log.exists() else ""
+
+
+@asynccontextmanager
+async def local_cluster(spec: ClusterSpec) -> AsyncIterator[LocalCluster]:
+    """A started cluster; every process of it has ended when the block is left, however that happens."""
+    cluster = LocalCluster(spec)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that were free a moment ago: all are held at once while they are chosen, so they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _signal(process: trio.Process, number: signal.Signals) -> None:
+    if process.poll() is None:
+        os.kill(process.pid, number)
