@@ -31,11 +31,13 @@ from epaxos.storage.directory import sync_directory
 from epaxos.storage.interface import Store, WriteGroup
 from epaxos.storage.records import check_group, check_key, frame, unframe
 
-MAP_BYTES: Final = 1 << 30
-"""The memory map to begin with. It costs address space only; it is doubled, at the price of a pause, when full."""
+MAP_BYTES: Final = 1 << 36
+"""How far the memory map may grow, and so the most that the store can hold. Too small: the store fails with room left
+on the disk. Too large: the disk is filled, whoever else wants some of it."""
 
-MAP_BYTES_MAX: Final = 1 << 40
-"""How far the map may grow. Too small: the store fails with room left on the disk. Too large: the disk is filled."""
+FIRST_MAP_BYTES: Final = 1 << 30
+"""The map to begin with; a full one is doubled. Too small: a short pause each time. Too large: no start where address
+space is limited (`ulimit -v`)."""
 
 BACKLOG_BYTES_MAX: Final = 1 << 28
 """What may wait for the committer. Too small: a pause of the disk stops the replica. Too large: memory runs out."""
@@ -86,11 +88,11 @@ class LmdbStore(Store):
     that was refused would be a hole in what the owner believes to be saved.
     """
 
-    def __init__(self, env: lmdb.Environment, *, map_bytes_max: int, backlog_bytes_max: int) -> None:
+    def __init__(self, env: lmdb.Environment, *, map_bytes: int, backlog_bytes_max: int) -> None:
         self._env = env
         self._path = env.path()
-        self._map_bytes = env.info()["map_size"]
-        self._map_bytes_max = map_bytes_max
+        self._map_bytes = map_bytes
+        self._mapped_bytes = env.info()["map_size"]
         self._backlog_bytes_max = backlog_bytes_max
         # Held by whoever reads, and while the map is replaced: LMDB wants no transaction open then.
         self._mapping = threading.Lock()
@@ -116,26 +118,24 @@ class LmdbStore(Store):
         path: Path,
         *,
         map_bytes: int = MAP_BYTES,
-        map_bytes_max: int = MAP_BYTES_MAX,
+        first_map_bytes: int = FIRST_MAP_BYTES,
         backlog_bytes_max: int = BACKLOG_BYTES_MAX,
     ) -> Self:
-        """Open the store in directory `path`, creating it if needed. Sizes are in bytes.
+        """Open the store in directory `path`, creating it if needed; `map_bytes` is the most it may hold.
 
-        Raises StorageError when the directory cannot be used, and ValueError when `map_bytes` is not below or equal
-        to `map_bytes_max`.
+        Raises StorageError when the directory cannot be used.
         """
-        if not 0 < map_bytes <= map_bytes_max:
-            raise ValueError(f"map_bytes {map_bytes} is not between 1 and map_bytes_max {map_bytes_max}")
+        map_bytes = _whole_pages(map_bytes)
         try:
             # At most one reader at a time, so one spare read transaction is all that is ever needed.
-            env = lmdb.open(os.fspath(path), map_size=_whole_pages(map_bytes), max_spare_txns=1)
+            env = lmdb.open(os.fspath(path), map_size=min(_whole_pages(first_map_bytes), map_bytes), max_spare_txns=1)
             # What a killed process had written and not yet synced can be read, and is not durable before this.
             env.sync(True)
             sync_directory(path)
             sync_directory(path.parent)
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"{path}: cannot open the store: {error}. {_advice(error)}") from error
-        return cls(env, map_bytes_max=_whole_pages(map_bytes_max), backlog_bytes_max=backlog_bytes_max)
+        return cls(env, map_bytes=map_bytes, backlog_bytes_max=backlog_bytes_max)
 
     # -- the store
 
@@ -219,9 +219,9 @@ class LmdbStore(Store):
         return self._accepted_bytes - self._committed_bytes
 
     @property
-    def map_bytes(self) -> int:
+    def mapped_bytes(self) -> int:
         """The size of the memory map: what the records may take before it has to grow."""
-        return self._map_bytes
+        return self._mapped_bytes
 
     @property
     def counters(self) -> SyncCounters:
@@ -332,7 +332,7 @@ class LmdbStore(Store):
                 for key in drops:
                     transaction.delete(key)
         except lmdb.MapFullError:
-            if self._map_bytes >= self._map_bytes_max:
+            if self._mapped_bytes >= self._map_bytes:
                 raise
             return False
         return True
@@ -340,10 +340,10 @@ class LmdbStore(Store):
     def _grow(self) -> None:
         """Double the map. No transaction of this process is open: `_mapping` keeps the owner's away."""
         self._env.reader_check()  # a tool that died while it looked may be all that keeps pages from being used again
-        grown = min(2 * self._map_bytes, self._map_bytes_max)
+        grown_bytes = min(2 * self._mapped_bytes, self._map_bytes)
         with self._mapping:
-            self._env.set_mapsize(grown)
-        self._map_bytes = grown
+            self._env.set_mapsize(grown_bytes)
+        self._mapped_bytes = grown_bytes
 
     # -- either thread
 
@@ -362,12 +362,16 @@ def _whole_pages(size_bytes: int) -> int:
 def _advice(error: lmdb.Error | OSError) -> str:
     """What to do about it."""
     if isinstance(error, lmdb.MapFullError):
-        return "The records have reached the largest size allowed: allow more (map_bytes_max), then start again"
+        return "The records have reached the largest size allowed: raise limits.map_bytes, then start again"
     if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError | lmdb.PanicError):
         return "The files are damaged: restore a backup, or remove this replica and add a new one"
     code = error.errno if isinstance(error, OSError) else error.code
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "The disk, the quota or the file size limit is exhausted: make room, then start again"
     if code == errno.EIO:
-        return "The disk is failing: move to a sound one by removing this replica and adding a new one"
+        # LMDB says this of a write that was cut short, too, and that is how most disks fill up.
+        return (
+            "If the disk is full, make room, then start again; if the kernel's log says that it is failing, remove "
+            "this replica and add a new one on a sound disk"
+        )
     return "Check the path, the permissions and what the kernel's log says of the disk, then start again"
