@@ -24,15 +24,16 @@ from layout cimport (
     entry_count,
     entry_end,
     entry_table,
-    frame,
-    home,
+    explain,
+    framed,
+    mixed,
     run_body,
     store_u32,
 )
 from siphash cimport siphash
 
 from epaxos.command import Batch, Entry as CommandEntry
-from epaxos.errors import ProtocolError, Rejected
+from epaxos.errors import Rejected
 
 
 # ---------------------------------------------------------------------------------------------------------- checking
@@ -53,25 +54,6 @@ cdef int64_t sound(const unsigned char *run) noexcept nogil:
         key_end = <int64_t>table[i].offset + table[i].key_bytes
         commands += not table[i].flags & CONT
     return -1 if wrong or key_end > body_bytes(run) else commands
-
-
-cdef const unsigned char *framed(bytes run, Py_ssize_t at) except NULL:
-    """Where the run begins that fills `run` from `at` to its end; ProtocolError when it does not."""
-    if run is None:
-        raise TypeError("a run is bytes")
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(run)
-    cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(run)
-    if at < 0 or at > size or not frame(start + at, size - at):
-        explain(run, at)
-    return start + at
-
-
-cdef int explain(bytes run, Py_ssize_t at) except -1:
-    """Raise the ProtocolError that names the fault: the pure twin finds the words, the compiled one the speed."""
-    from epaxos.packing import py_check_run
-
-    py_check_run(run, at)
-    raise ProtocolError("an unsound run")
 
 
 cdef int64_t checked(bytes run, Py_ssize_t at) except -1:
@@ -379,7 +361,7 @@ cdef int meet(const unsigned char *small, const unsigned char *large) noexcept n
     for i in range(n):
         if table[i].flags & WHOLE:
             continue
-        slot = home(table[i].key_hash, bits)
+        slot = mixed(table[i].key_hash) >> (64 - bits)
         while modes[slot] and keys[slot] != table[i].key_hash:
             slot = (slot + 1) & mask
         keys[slot] = table[i].key_hash
@@ -389,7 +371,7 @@ cdef int meet(const unsigned char *small, const unsigned char *large) noexcept n
     for i in range(entry_count(large)):
         if table[i].flags & WHOLE:
             continue
-        slot = home(table[i].key_hash, bits)
+        slot = mixed(table[i].key_hash) >> (64 - bits)
         while modes[slot] and keys[slot] != table[i].key_hash:
             slot = (slot + 1) & mask
         if modes[slot] > (table[i].flags & READ):  # a write meets any mode, a read any but 1

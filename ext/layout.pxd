@@ -1,9 +1,10 @@
 """The layout of runs and batches (epaxos/command.py) for compiled code: read in place, never unpacked.
 
-Everything here is inline. `frame` is the one gate: pointers into a run are formed only after it has said that the
-lengths are right, and nothing behind an entry's offset is touched before `offset` and `key_bytes` are bounded.
+Everything here is inline. `framed` is the one gate: pointers into a run come from it, after it has found the lengths
+right. It says nothing about the entries: what has not been through `check_run` needs its offsets bounded before use.
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -89,7 +90,27 @@ cdef inline bint frame(const unsigned char *run, int64_t size) noexcept nogil:
     return 1 <= n <= MAX_ENTRIES and size == RUN_HEADER + n * ENTRY + <int64_t>load_u32(run + 4)
 
 
-cdef inline size_t home(uint64_t key_hash, int bits) noexcept nogil:
-    """Where probing for a hash starts in a table of 2**bits slots: its top bits, after mixing, so that a table of
-    twice the size holds its entries in the same order."""
-    return <size_t>((key_hash * <uint64_t>0x9E3779B97F4A7C15) >> (64 - bits))
+cdef inline const unsigned char *framed(bytes run, Py_ssize_t at) except NULL:
+    """Where the run begins that fills `run` from `at` to its end; ProtocolError when it does not."""
+    if run is None:
+        raise TypeError("a run is bytes")
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(run)
+    cdef const unsigned char *start = <const unsigned char *>PyBytes_AS_STRING(run)
+    if at < 0 or at > size or not frame(start + at, size - at):
+        explain(run, at)
+    return start + at
+
+
+cdef inline int explain(bytes run, Py_ssize_t at) except -1:
+    """Raise the ProtocolError that names the fault: the pure twin has the words, the compiled one the speed."""
+    from epaxos.errors import ProtocolError
+    from epaxos.packing import py_check_run
+
+    py_check_run(run, at)
+    raise ProtocolError("an unsound run")
+
+
+cdef inline uint64_t mixed(uint64_t key_hash) noexcept nogil:
+    """A hash whose top bits may index a table, also when the hashes are not as random as they should be. Top bits,
+    so that a table of twice the size holds its entries in the same order."""
+    return key_hash * <uint64_t>0x9E3779B97F4A7C15
