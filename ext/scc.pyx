@@ -1,0 +1,919 @@
+# cython: boundscheck=False, wraparound=False, cdivision=True
+"""The compiled twin of `epaxos/execution/graph.py` and `rows.py`; what everything means, and why, is said there.
+
+`table` maps a key hash to who touches the key: nobody (0), one node (its address, with WRITES), or a row (its address,
+with ROW). Addresses of nodes are borrowed: `nodes` owns them, and a node leaves the rows before it leaves `nodes`.
+Ids, lots and what is missing are Python objects: an instance has few of them, a key has none.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memmove
+
+from layout cimport (
+    BATCH_HEADER,
+    CONT,
+    READ,
+    WHOLE,
+    Entry,
+    entry_count,
+    entry_table,
+    framed,
+    mixed,
+    prefetch,
+)
+
+from heapq import heappop, heappush
+
+from epaxos.command import NOP
+from epaxos.execution.lanes import GAPS_MAX
+from epaxos.ids import InstanceId
+from epaxos.protocols.interface import Frontier, Why
+
+cdef enum:
+    UNDECIDED = 0
+    READY = 1
+    PARKED = 2
+    EXECUTED = 3
+
+    NOTHING = -1
+
+    ROW = 1
+    WRITES = 2
+
+    CHUNK = 32  # entries looked up together: their cache misses overlap
+    LEAST_BITS = 10
+
+cdef int64_t MAX_SLOT = <int64_t>1 << 62
+
+
+cdef inline int64_t number(value) except? -1:
+    """`value`, or -1 when it is too large to be a slot."""
+    cdef int overflow = 0
+    cdef int64_t result = PyLong_AsLongLongAndOverflow(value, &overflow)
+    return -1 if overflow or result > MAX_SLOT else result
+
+
+# --------------------------------------------------------------------------------------------------------- strips, rows
+
+
+cdef struct Item:
+    int64_t slot
+    void *node
+    int32_t low
+
+
+cdef struct Strip:
+    Item *items
+    uint32_t head
+    uint32_t end
+    uint32_t room
+    uint32_t passed
+    int64_t want
+    uint64_t stamp
+
+
+cdef struct Row:
+    uint32_t writers
+    uint32_t readers
+    Strip strips[1]
+
+
+cdef inline uint32_t after(const Strip *strip, int64_t slot, uint32_t first, uint32_t end) noexcept nogil:
+    """Where in [first, end) the slots above `slot` begin."""
+    cdef uint32_t middle
+    if end > first and strip.items[end - 1].slot <= slot:
+        return end
+    while first < end:
+        middle = (first + end) // 2
+        if strip.items[middle].slot <= slot:
+            first = middle + 1
+        else:
+            end = middle
+    return first
+
+
+cdef inline bint holds(const Strip *strip, int64_t slot) noexcept nogil:
+    cdef uint32_t at = after(strip, slot, strip.head, strip.end)
+    return at > strip.head and strip.items[at - 1].slot == slot
+
+
+cdef int put(Strip *strip, int64_t slot, void *node) except -1:
+    """1 when it was put in, 0 when it was there."""
+    cdef uint32_t at = after(strip, slot, strip.head, strip.end)
+    if at > strip.head and strip.items[at - 1].slot == slot:
+        return 0
+    if at == strip.head and at > 0:
+        strip.head -= 1
+        at -= 1
+    else:
+        if strip.end == strip.room:
+            items = <Item *>realloc(strip.items, (2 * <size_t>strip.room + 2) * sizeof(Item))
+            if items == NULL:
+                raise MemoryError
+            strip.items, strip.room = items, 2 * strip.room + 2
+        memmove(strip.items + at + 1, strip.items + at, (strip.end - at) * sizeof(Item))
+        strip.end += 1
+    strip.items[at].slot = slot
+    strip.items[at].node = node
+    return 1
+
+
+cdef int take(Strip *strip, int64_t slot) noexcept nogil:
+    """1 when it was taken away, 0 when it was not there."""
+    cdef uint32_t at = after(strip, slot, strip.head, strip.end)
+    if at == strip.head or strip.items[at - 1].slot != slot:
+        return 0
+    at -= 1
+    if at > strip.head:
+        memmove(strip.items + at, strip.items + at + 1, (strip.end - at - 1) * sizeof(Item))
+        strip.end -= 1
+        return 1
+    strip.head += 1
+    if 2 * strip.head >= strip.end:
+        memmove(strip.items, strip.items + strip.head, (strip.end - strip.head) * sizeof(Item))
+        strip.end -= strip.head
+        strip.head = 0
+    return 1
+
+
+cdef Row *new_row(int n) except NULL:
+    row = <Row *>calloc(1, sizeof(Row) + (2 * <size_t>n - 1) * sizeof(Strip))
+    if row == NULL:
+        raise MemoryError
+    return row
+
+
+cdef void free_row(Row *row, int n) noexcept nogil:
+    cdef int i
+    if row != NULL:
+        for i in range(2 * n):
+            free(row.strips[i].items)
+        free(row)
+
+
+cdef inline bint has_conflict(const Row *row, bint write) noexcept nogil:
+    return row.writers > 0 or (write and row.readers > 0)
+
+
+cdef bint has_under(const Row *row, int n, const int64_t *vector, bint write) noexcept nogil:
+    cdef int i
+    cdef const Strip *strip
+    for i in range(2 * n if write else n):
+        strip = &row.strips[i]
+        if strip.head < strip.end and strip.items[strip.head].slot <= vector[i if i < n else i - n]:
+            return True
+    return False
+
+
+cdef int row_add(Row *row, int n, int lane, int64_t slot, void *node, bint write) except -1:
+    """1 when it is wanted here."""
+    cdef Strip *writer = &row.strips[lane]
+    cdef Strip *reader = &row.strips[n + lane]
+    if write:
+        row.writers += put(writer, slot, node)
+        row.readers -= take(reader, slot)
+        return slot <= writer.want
+    if holds(writer, slot):
+        return 0
+    row.readers += put(reader, slot, node)
+    return slot <= reader.want
+
+
+cdef void row_remove(Row *row, int n, int lane, int64_t slot) noexcept nogil:
+    row.writers -= take(&row.strips[lane], slot)
+    row.readers -= take(&row.strips[n + lane], slot)
+
+
+# ---------------------------------------------------------------------------------------------------------------- nodes
+
+
+cdef class Node:
+    cdef object id
+    cdef bytes data
+    cdef const Entry *entries
+    cdef uint32_t count
+    cdef bint writes
+    cdef bint whole_read
+    cdef bint whole_write
+    cdef int lane
+    cdef int64_t slot
+    cdef int64_t *deps
+    cdef int state
+    cdef list lot
+    cdef bint announced
+    cdef uint64_t stamp
+    cdef int32_t index
+    cdef int32_t low
+    cdef uint32_t step
+    cdef int part
+    cdef uint32_t hint
+
+    def __dealloc__(self):
+        free(self.deps)
+
+    cdef int touch(self, batch) except -1:
+        """Find out what `batch` touches."""
+        cdef uint32_t i
+        cdef unsigned char flags, only_read = READ
+        self.data = batch.data
+        cdef const unsigned char *run = framed(self.data, BATCH_HEADER)
+        self.entries = entry_table(run)
+        self.count = entry_count(run)
+        for i in range(self.count):
+            flags = self.entries[i].flags
+            only_read &= flags
+            if flags & WHOLE:
+                if flags & READ:
+                    self.whole_read = True
+                else:
+                    self.whole_write = True
+        self.writes = not only_read
+        return 0
+
+
+cdef struct Slot:
+    uint64_t key_hash
+    uintptr_t who
+
+
+# ------------------------------------------------------------------------------------------------------------- executor
+
+
+cdef class GraphExecutor:
+    """See `graph.PyGraphExecutor`."""
+
+    cdef int n
+    cdef object epoch
+    cdef bint bound
+    cdef bint begun
+    cdef Py_ssize_t waiting_
+    cdef int64_t *watermark
+    cdef int64_t *known
+    cdef int64_t *reach
+    cdef int64_t *seen
+    cdef int64_t *vector
+    cdef list tails
+    cdef list nodes
+    cdef list lots
+    cdef list lot_slots
+    cdef list gaps
+    cdef list ready
+    cdef set wanted
+    cdef dict missing_
+
+    cdef Slot *table
+    cdef int bits
+    cdef size_t keys
+    cdef Row *whole
+    cdef Row *all
+
+    cdef uint64_t stamp
+    cdef list path
+    cdef list stack
+    cdef list visited
+    cdef list closed
+
+    def __cinit__(self, int n):
+        if n < 1:
+            raise ValueError(f"{n} lanes")
+        self.n = n
+        self.epoch = 0
+        self.watermark = <int64_t *>calloc(5 * <size_t>n, sizeof(int64_t))
+        self.bits = LEAST_BITS
+        self.table = <Slot *>calloc(<size_t>1 << LEAST_BITS, sizeof(Slot))
+        if self.watermark == NULL or self.table == NULL:
+            raise MemoryError
+        self.known = self.watermark + n
+        self.reach = self.watermark + 2 * n
+        self.seen = self.watermark + 3 * n
+        self.vector = self.watermark + 4 * n
+        self.whole = new_row(n)
+        self.all = new_row(n)
+        self.tails = [set() for _ in range(n)]
+        self.nodes = [{} for _ in range(n)]
+        self.lots = [{} for _ in range(n)]
+        self.lot_slots = [[] for _ in range(n)]
+        self.gaps = [set() for _ in range(n)]
+        self.ready = []
+        self.wanted = set()
+        self.missing_ = {}
+        self.path, self.stack, self.visited, self.closed = [], [], [], []
+
+    def __dealloc__(self):
+        cdef size_t i
+        if self.table != NULL:
+            for i in range(<size_t>1 << self.bits):
+                if self.table[i].who & ROW:
+                    free_row(<Row *>(self.table[i].who & ~<uintptr_t>ROW), self.n)
+        free(self.table)
+        free(self.watermark)
+        free_row(self.whole, self.n)
+        free_row(self.all, self.n)
+
+    # ------------------------------------------------------------------------------------------------------ the contract
+
+    def learn(self, id_, batch):
+        """See `graph.PyGraphExecutor.learn`."""
+        cdef int64_t slot
+        cdef int lane = self.place(id_, &slot)
+        if self.has(lane, slot, id_[1]) or id_[1] in <dict>self.nodes[lane]:
+            return
+        node = self.new_node(id_, lane, slot, batch)
+        self.add(node)
+
+    def decide(self, decisions):
+        """See `graph.PyGraphExecutor.decide`."""
+        cdef int64_t slot
+        cdef list groups = [], ready
+        cdef Node node
+        for id_, _, order in decisions:
+            self.place(id_, &slot)
+            self.load(order)
+        self.begun = True
+        for id_, payload, order in decisions:
+            if self.decided(id_, payload, order):
+                groups.append([id_])
+        ready, self.ready = self.ready, []
+        for node in ready:
+            if node.state == READY:
+                self.walk(node, groups)
+        return groups
+
+    def restore(self, ids):
+        """See `graph.PyGraphExecutor.restore`."""
+        cdef int64_t slot
+        cdef int lane
+        if self.begun:
+            raise ValueError("restored after the first decision")
+        for id_ in ids:
+            lane = self.place(id_, &slot)
+            if not self.has(lane, slot, id_[1]):
+                self.execute(lane, slot, <Node>(<dict>self.nodes[lane]).get(id_[1]))
+
+    def executed(self):
+        """See `graph.PyGraphExecutor.executed`."""
+        cdef int lane
+        watermark = tuple([self.watermark[lane] for lane in range(self.n)])
+        beyond = [InstanceId(self.epoch, slot, lane) for lane in range(self.n) for slot in <set>self.tails[lane]]
+        return Frontier(watermark, frozenset(beyond))
+
+    def missing(self):
+        """See `graph.PyGraphExecutor.missing`."""
+        cdef int lane
+        if self.missing_ is None:
+            unknown = {InstanceId(self.epoch, slot, lane) for lane in range(self.n) for slot in self.gap(lane)}
+            self.missing_ = {id_: Why(known=id_ in self.wanted) for id_ in sorted(unknown | self.wanted)}
+        return self.missing_
+
+    def waiting(self):
+        """See `graph.PyGraphExecutor.waiting`."""
+        return self.waiting_
+
+    def reached(self, order, batch):
+        """See `graph.PyGraphExecutor.reached`."""
+        cdef Node node = Node.__new__(Node), other
+        cdef Row *row
+        cdef uintptr_t who
+        cdef uint32_t at
+        cdef bint write = False
+        self.load(order)
+        node.touch(batch)
+        if self.first_unknown(self.vector) >= 0:
+            return False
+        for at in range(2 + node.count):
+            row = self.target(node, at, &write)
+            if row != NULL:
+                if has_under(row, self.n, self.vector, write):
+                    return False
+            elif at >= 2 and not node.entries[at - 2].flags & WHOLE:
+                who = self.find(node.entries[at - 2].key_hash).who
+                if who and (write or who & WRITES):
+                    other = <Node><void *>(who & ~<uintptr_t>WRITES)
+                    if other.slot <= self.vector[other.lane]:
+                        return False
+        return True
+
+    def entangled(self, bytes run not None):
+        """See `graph.PyGraphExecutor.entangled`."""
+        cdef const unsigned char *start = framed(run, 0)
+        cdef const Entry *entries = entry_table(start)
+        cdef uint32_t n = entry_count(start), i
+        cdef Py_ssize_t commands = 0
+        cdef bint write, hit
+        cdef unsigned char *out = <unsigned char *>malloc(n)
+        if out == NULL:
+            raise MemoryError
+        for i in range(n):
+            if i % CHUNK == 0:
+                self.prefetch_keys(entries + i, min(<uint32_t>CHUNK, n - i))
+            write = not entries[i].flags & READ
+            hit = has_conflict(self.whole, write)
+            if not hit:
+                if entries[i].flags & WHOLE:
+                    hit = has_conflict(self.all, write)
+                else:
+                    hit = self.conflicts(self.find(entries[i].key_hash).who, write, NULL)
+            if entries[i].flags & CONT and commands:
+                out[commands - 1] |= hit
+            else:
+                out[commands] = hit
+                commands += 1
+        result = PyBytes_FromStringAndSize(<char *>out, commands)
+        free(out)
+        return result
+
+    # ------------------------------------------------------------------------------------------------- ids and vectors
+
+    cdef int place(self, id_, int64_t *slot) except -1:
+        """The lane of `id_`, and its slot."""
+        if not isinstance(id_, tuple) or PyTuple_GET_SIZE(id_) != 3:
+            raise TypeError(f"{id_!r} is no id")
+        cdef int64_t lane = number(<object>PyTuple_GET_ITEM(id_, 2))
+        slot[0] = number(<object>PyTuple_GET_ITEM(id_, 1))
+        if lane < 0 or lane >= self.n or slot[0] < 1:
+            raise ValueError(f"{id_} has no place in {self.n} lanes")
+        epoch = <object>PyTuple_GET_ITEM(id_, 0)
+        if epoch is not self.epoch and epoch != self.epoch:
+            if self.bound:
+                raise ValueError(f"{id_} is not of epoch {self.epoch}")
+            self.epoch = epoch
+        self.bound = True
+        return <int>lane
+
+    cdef int load(self, order) except -1:
+        """vector = order."""
+        cdef int lane
+        cdef int64_t slot
+        if not isinstance(order, tuple) or PyTuple_GET_SIZE(order) != self.n:
+            raise ValueError(f"{order} is no vector of {self.n} slots")
+        for lane in range(self.n):
+            slot = number(<object>PyTuple_GET_ITEM(order, lane))
+            if slot < 0:
+                raise ValueError(f"{order} is no vector of {self.n} slots")
+            self.vector[lane] = slot
+        return 0
+
+    cdef inline bint has(self, int lane, int64_t slot, key) except -1:
+        """Has it executed? `key` is the slot as a Python object."""
+        if slot <= self.watermark[lane]:
+            return True
+        tail = <set>self.tails[lane]
+        return len(tail) > 0 and key in tail
+
+    cdef inline int first_unknown(self, const int64_t *vector) noexcept nogil:
+        """The first lane that has something unknown under `vector`, or -1."""
+        cdef int lane
+        for lane in range(self.n):
+            if vector[lane] > self.known[lane]:
+                return lane
+        return -1
+
+    cdef Node new_node(self, id_, int lane, int64_t slot, batch):
+        node = <Node>Node.__new__(Node)
+        node.touch(batch)
+        node.id, node.lane, node.slot = id_, lane, slot
+        return node
+
+    # ---------------------------------------------------------------------------------------------- what becomes known
+
+    cdef bint decided(self, id_, payload, order) except -1:
+        """Take a decision. True when it has executed already."""
+        cdef int64_t slot
+        cdef int lane = self.place(id_, &slot)
+        cdef Node node = <Node>(<dict>self.nodes[lane]).get(id_[1])
+        if self.has(lane, slot, id_[1]) or (node is not None and node.state != UNDECIDED):
+            return False
+        if payload is NOP:
+            self.execute(lane, slot, node)
+            return True
+        self.load(order)
+        cdef bint alone = self.first_unknown(self.vector) < 0
+        if node is None:
+            node = self.new_node(id_, lane, slot, payload)
+            if alone and not self.meets(node, NULL):
+                self.execute(lane, slot, None)
+                return True
+            node.state = READY
+            self.add(node)
+        elif alone and not self.meets(node, <void *>node):
+            self.execute(lane, slot, node)
+            return True
+        else:
+            self.settle(node)
+        node.deps = <int64_t *>malloc(self.n * sizeof(int64_t))
+        if node.deps == NULL:
+            raise MemoryError
+        for lane in range(self.n):
+            node.deps[lane] = self.vector[lane]
+        node.state = READY
+        self.waiting_ += 1
+        self.ready.append(node)
+        return False
+
+    cdef int execute(self, int lane, int64_t slot, Node node) except -1:
+        if node is not None:
+            self.settle(node)
+            self.forget(node)
+        self.mark_executed(lane, slot)
+        self.became_known(lane, slot)
+        return 0
+
+    cdef int mark_executed(self, int lane, int64_t slot) except -1:
+        cdef int64_t mark = self.watermark[lane]
+        tail = <set>self.tails[lane]
+        if slot != mark + 1:
+            tail.add(slot)
+            return 0
+        mark = slot
+        while tail and mark + 1 in tail:
+            mark += 1
+            tail.remove(mark)
+        self.watermark[lane] = mark
+        return 0
+
+    cdef int settle(self, Node node) except -1:
+        if self.wanted and node.id in self.wanted:
+            self.wanted.remove(node.id)
+            self.missing_ = None
+        if node.lot is not None:
+            lot, node.lot = node.lot, None
+            self.wake(lot)
+        return 0
+
+    cdef int add(self, Node node) except -1:
+        cdef int lane = node.lane, n = self.n
+        cdef int64_t slot = node.slot
+        cdef void *address = <void *>node
+        cdef const Entry *entries = node.entries
+        cdef bint write
+        cdef Slot *there
+        cdef uint32_t i
+        (<dict>self.nodes[lane])[node.id[1]] = node
+        cdef int wanted = row_add(self.all, n, lane, slot, address, node.writes)
+        if node.whole_write or node.whole_read:
+            wanted |= row_add(self.whole, n, lane, slot, address, node.whole_write)
+        self.resize_for(self.keys + node.count)
+        for i in range(node.count):
+            if i % CHUNK == 0:
+                self.prefetch_keys(entries + i, min(<uint32_t>CHUNK, node.count - i))
+            if entries[i].flags & WHOLE:
+                continue
+            write = not entries[i].flags & READ
+            there = self.find(entries[i].key_hash)
+            if not there.who:
+                there.key_hash = entries[i].key_hash
+                there.who = <uintptr_t>address | (WRITES if write else 0)
+                self.keys += 1
+            elif there.who & ROW:
+                wanted |= row_add(<Row *>(there.who & ~<uintptr_t>ROW), n, lane, slot, address, write)
+            elif there.who & ~<uintptr_t>WRITES == <uintptr_t>address:
+                there.who |= WRITES if write else 0
+            else:
+                wanted |= row_add(self.crowd(there), n, lane, slot, address, write)
+        if wanted and node.state == UNDECIDED:
+            self.wanted.add(node.id)
+            self.missing_ = None
+        self.became_known(lane, slot)
+        return 0
+
+    cdef Row *crowd(self, Slot *there) except NULL:
+        node = <Node><void *>(there.who & ~<uintptr_t>WRITES)
+        cdef bint write = there.who & WRITES != 0
+        cdef Row *row = new_row(self.n)
+        there.who = <uintptr_t>row | ROW
+        row_add(row, self.n, node.lane, node.slot, <void *>node, write)
+        if node.announced:
+            self.row_want(row, node.deps, write)
+        return row
+
+    cdef int forget(self, Node node) except -1:
+        cdef const Entry *entries = node.entries
+        cdef Slot *there
+        cdef Row *row
+        cdef uint32_t i
+        row_remove(self.all, self.n, node.lane, node.slot)
+        if node.whole_write or node.whole_read:
+            row_remove(self.whole, self.n, node.lane, node.slot)
+        for i in range(node.count):
+            if i % CHUNK == 0:
+                self.prefetch_keys(entries + i, min(<uint32_t>CHUNK, node.count - i))
+            if entries[i].flags & WHOLE:
+                continue
+            there = self.find(entries[i].key_hash)
+            if not there.who:
+                continue
+            if there.who & ROW:
+                row = <Row *>(there.who & ~<uintptr_t>ROW)
+                row_remove(row, self.n, node.lane, node.slot)
+                if row.writers or row.readers:
+                    continue
+                free_row(row, self.n)
+            self.clear(there)
+        self.resize_for(self.keys)
+        del (<dict>self.nodes[node.lane])[node.id[1]]
+        return 0
+
+    cdef int became_known(self, int lane, int64_t slot) except -1:
+        cdef int64_t known = self.known[lane]
+        gaps = <set>self.gaps[lane]
+        if gaps and slot in gaps:
+            gaps.remove(slot)
+            self.missing_ = None
+        if slot != known + 1:
+            return 0
+        nodes, tail = <dict>self.nodes[lane], <set>self.tails[lane]
+        known = max(slot, self.watermark[lane])
+        while (nodes and known + 1 in nodes) or (tail and known + 1 in tail):
+            known += 1
+        self.known[lane] = known
+        slots = <list>self.lot_slots[lane]
+        while slots and <int64_t>slots[0] <= known:
+            self.wake((<dict>self.lots[lane]).pop(heappop(slots)))
+        return 0
+
+    # ----------------------------------------------------------------------------------------------------- the key table
+
+    cdef inline void prefetch_keys(self, const Entry *entries, uint32_t count) noexcept nogil:
+        cdef uint32_t i
+        for i in range(count):
+            prefetch(self.table + (mixed(entries[i].key_hash) >> (64 - self.bits)))
+
+    cdef inline Slot *find(self, uint64_t key_hash) noexcept nogil:
+        """Where the key is, or the empty slot where it would be."""
+        cdef size_t mask = (<size_t>1 << self.bits) - 1
+        cdef size_t at = mixed(key_hash) >> (64 - self.bits)
+        while self.table[at].who and self.table[at].key_hash != key_hash:
+            at = (at + 1) & mask
+        return self.table + at
+
+    cdef void clear(self, Slot *there) noexcept nogil:
+        """Take a key out: close the hole, so that every key is found from its home without tombstones."""
+        cdef size_t mask = (<size_t>1 << self.bits) - 1
+        cdef size_t hole = there - self.table, at = hole, home
+        while True:
+            at = (at + 1) & mask
+            if not self.table[at].who:
+                break
+            home = mixed(self.table[at].key_hash) >> (64 - self.bits)
+            if ((at - home) & mask) >= ((at - hole) & mask):
+                self.table[hole] = self.table[at]
+                hole = at
+        self.table[hole].who = 0
+        self.keys -= 1
+
+    cdef int resize_for(self, size_t keys) except -1:
+        """Make the table at most half full with that many keys, and not much emptier than that."""
+        cdef int bits = self.bits
+        while 2 * keys > <size_t>1 << bits:
+            bits += 1
+        while bits > LEAST_BITS and 32 * keys < <size_t>1 << bits:
+            bits -= 1
+        if bits == self.bits:
+            return 0
+        cdef Slot *old = self.table
+        cdef size_t size = <size_t>1 << self.bits, i
+        table = <Slot *>calloc(<size_t>1 << bits, sizeof(Slot))
+        if table == NULL:
+            raise MemoryError
+        self.table, self.bits = table, bits
+        for i in range(size):
+            if old[i].who:
+                self.find(old[i].key_hash)[0] = old[i]
+        free(old)
+        return 0
+
+    cdef inline bint conflicts(self, uintptr_t who, bint write, const void *me) noexcept nogil:
+        cdef const Row *row
+        if not who:
+            return False
+        if who & ROW:
+            row = <Row *>(who & ~<uintptr_t>ROW)
+            return has_conflict(row, write) if me == NULL else row.writers + row.readers > 1
+        return who & ~<uintptr_t>WRITES != <uintptr_t>me and (write or who & WRITES)
+
+    cdef bint meets(self, Node node, const void *me) noexcept:
+        cdef const Entry *entries = node.entries
+        cdef uint32_t i
+        if (node.whole_write or node.whole_read) and (me != NULL or has_conflict(self.all, node.whole_write)):
+            return True
+        if has_conflict(self.whole, node.writes):
+            return True
+        for i in range(node.count):
+            if i % CHUNK == 0:
+                self.prefetch_keys(entries + i, min(<uint32_t>CHUNK, node.count - i))
+            if entries[i].flags & WHOLE:
+                continue
+            if self.conflicts(self.find(entries[i].key_hash).who, not entries[i].flags & READ, me):
+                return True
+        return False
+
+    cdef inline Row *target(self, Node node, uint32_t at, bint *write) noexcept:
+        """The row to look into, if there is one."""
+        cdef uintptr_t who
+        cdef const Entry *entry
+        if at == 0:
+            write[0] = node.writes
+            return self.whole
+        if at == 1:
+            write[0] = node.whole_write
+            return self.all if node.whole_write or node.whole_read else NULL
+        entry = &node.entries[at - 2]
+        write[0] = not entry.flags & READ
+        if entry.flags & WHOLE:
+            return NULL
+        who = self.find(entry.key_hash).who
+        return <Row *>(who & ~<uintptr_t>ROW) if who & ROW else NULL
+
+    # ----------------------------------------------------------------------------------------------------------- waiting
+
+    cdef int row_want(self, Row *row, const int64_t *deps, bint write) except -1:
+        """`Row.want`, and mark what is wanted first."""
+        cdef int i
+        cdef uint32_t at
+        cdef int64_t slot
+        cdef Strip *strip
+        cdef Node node
+        for i in range(2 * self.n if write else self.n):
+            strip = &row.strips[i]
+            slot = deps[i if i < self.n else i - self.n]
+            if slot <= strip.want:
+                continue
+            at = after(strip, strip.want, strip.head, strip.end)
+            strip.want = slot
+            while at < strip.end and strip.items[at].slot <= slot:
+                node = <Node>strip.items[at].node
+                if node.state == UNDECIDED:
+                    self.wanted.add(node.id)
+                    self.missing_ = None
+                at += 1
+        return 0
+
+    cdef set gap(self, int lane):
+        cdef int64_t seen = max(self.seen[lane], self.known[lane])
+        gaps, nodes = <set>self.gaps[lane], <dict>self.nodes[lane]
+        while seen < self.reach[lane] and len(gaps) < GAPS_MAX:
+            seen += 1
+            if seen not in nodes and not self.has(lane, seen, seen):
+                gaps.add(seen)
+        self.seen[lane] = seen
+        return gaps
+
+    cdef int announce(self, Node node) except -1:
+        cdef int lane
+        cdef uint32_t at
+        cdef Row *row
+        cdef bint write = False
+        node.announced = True
+        for lane in range(self.n):
+            if node.deps[lane] > self.reach[lane]:
+                self.reach[lane] = node.deps[lane]
+                self.missing_ = None
+        for at in range(2 + node.count):
+            row = self.target(node, at, &write)
+            if row != NULL:
+                self.row_want(row, node.deps, write)
+        return 0
+
+    cdef int park(self, list lot) except -1:
+        cdef Node node
+        for node in self.stack:
+            node.state = PARKED
+            node.lot = lot
+            node.hint = (node.hint + node.step) % (2 + node.count)
+            if not node.announced:
+                self.announce(node)
+        lot.extend(self.stack)
+        return 0
+
+    cdef int wake(self, list lot) except -1:
+        cdef Node node
+        for node in lot:
+            node.state = READY
+            node.lot = None
+        self.ready.extend(lot)
+        return 0
+
+    # ----------------------------------------------------------------------------------------------------------- walking
+
+    cdef int walk(self, Node root, list groups) except -1:
+        cdef Node node, found
+        self.stamp += 1
+        lot = self.enter(root)
+        while lot is None and self.path:
+            node = <Node>self.path[len(self.path) - 1]
+            found = self.next(node)
+            if found is None:
+                self.leave(node, groups)
+            elif found.state == READY:
+                lot = self.enter(found)
+            else:
+                if found.lot is None:
+                    found.lot = []
+                lot = found.lot
+        if lot is not None:
+            self.park(lot)
+        for node in self.closed:
+            self.forget(node)
+            self.mark_executed(node.lane, node.slot)
+        self.path.clear()
+        self.stack.clear()
+        self.visited.clear()
+        self.closed.clear()
+        return 0
+
+    cdef list enter(self, Node node):
+        cdef int lane
+        node.stamp = self.stamp
+        node.index = node.low = <int32_t>len(self.visited)
+        node.step = 0
+        node.part = 0
+        self.visited.append(node)
+        self.stack.append(node)
+        self.path.append(node)
+        lane = self.first_unknown(node.deps)
+        if lane < 0:
+            return None
+        slot = node.deps[lane]
+        lots = <dict>self.lots[lane]
+        if slot not in lots:
+            lots[slot] = []
+            heappush(<list>self.lot_slots[lane], slot)
+        return <list>lots[slot]
+
+    cdef Node next(self, Node node):
+        cdef uint32_t targets = 2 + node.count
+        cdef bint write = False
+        cdef int parts
+        cdef Row *row
+        cdef void *found
+        while node.step < targets:
+            row = self.target(node, (node.hint + node.step) % targets, &write)
+            if row != NULL:
+                parts = 2 * self.n if write else self.n
+                while node.part < parts:
+                    found = self.go_past(&row.strips[node.part], node)
+                    if found != NULL:
+                        return <Node>found
+                    node.part += 1
+            node.step += 1
+            node.part = 0
+        return None
+
+    cdef void *go_past(self, Strip *strip, Node node) noexcept:
+        """`PyGraphExecutor._pass`."""
+        cdef int64_t bound = node.deps[node.part if node.part < self.n else node.part - self.n]
+        cdef Item *items = strip.items
+        cdef uint32_t at, last
+        cdef int32_t low
+        cdef Node found
+        if strip.head == strip.end:
+            return NULL
+        if strip.stamp != self.stamp:
+            strip.stamp = self.stamp
+            strip.passed = strip.head
+        at = strip.passed
+        while at < strip.end and items[at].slot <= bound:
+            found = <Node>items[at].node
+            if found.state != EXECUTED and (found.state != READY or found.stamp != self.stamp):
+                strip.passed = at
+                return items[at].node
+            low = self.on_stack(items[at - 1].low) if at > strip.head else NOTHING
+            if found.state == READY and (low == NOTHING or found.index < low):
+                low = found.index
+            items[at].low = low
+            at += 1
+        strip.passed = at
+        last = after(strip, bound, strip.head, at)
+        low = self.on_stack(items[last - 1].low) if last > strip.head else NOTHING
+        if low != NOTHING and low < node.low:
+            node.low = low
+        return NULL
+
+    cdef inline int32_t on_stack(self, int32_t low) noexcept:
+        return low if low != NOTHING and (<Node>self.visited[low]).state == READY else NOTHING
+
+    cdef int leave(self, Node node, list groups) except -1:
+        cdef Node above, member
+        cdef list group = []
+        self.path.pop()
+        if self.path:
+            above = <Node>self.path[len(self.path) - 1]
+            above.low = min(above.low, node.low)
+        if node.low < node.index:
+            return 0
+        while True:
+            member = <Node>self.stack.pop()
+            member.state = EXECUTED
+            self.closed.append(member)
+            group.append(member.id)
+            if member is node:
+                break
+        self.waiting_ -= len(group)
+        if len(group) > 1:
+            group.sort()
+        groups.append(group)
+        return 0
