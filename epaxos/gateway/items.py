@@ -1,0 +1,67 @@
+"""What a parser makes of the bytes of a client, in order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from epaxos.command import HEADER
+from epaxos.limits import LimitsConfig
+
+
+class Run(NamedTuple):
+    """Consecutive commands to be replicated, packed together (see `command.py`)."""
+
+    run: bytes
+    commands: int
+    """How many they are."""
+
+
+class Local(NamedTuple):
+    """A command that the replica at hand answers by itself: its words, the first of them its name."""
+
+    args: list[bytes]
+
+
+class Refused(NamedTuple):
+    """A command that is wrong: this is its reply, and the connection goes on."""
+
+    reply: bytes
+
+
+class Broken(NamedTuple):
+    """The client does not speak the protocol: this is the last it hears, then the connection is closed."""
+
+    reply: bytes
+
+
+Item = Run | Local | Refused | Broken
+
+
+class Parsed(NamedTuple):
+    """The result of one call of the parser: the first `consumed` bytes of the buffer are these items."""
+
+    consumed: int
+    items: list[Item]
+
+
+class ParseLimits(NamedTuple):
+    """What a parser accepts."""
+
+    key_bytes: int
+    """The longest key; a command with a longer one is refused."""
+    value_bytes: int
+    """The longest value; a command with a longer one is refused. At least 8: an increment is one."""
+    run_commands: int
+    """A run is closed when it has so many commands."""
+    run_bytes: int
+    """The packed size of the largest run, so also of the largest command."""
+
+    @classmethod
+    def of(cls, limits: LimitsConfig) -> ParseLimits:
+        """The bounds of the configuration, as a parser wants them: every run fits a batch of its own."""
+        return cls(
+            key_bytes=limits.key_bytes,
+            value_bytes=max(limits.value_bytes, 8),
+            run_commands=min(limits.pipeline_commands, limits.batch_commands),
+            run_bytes=limits.batch_bytes - HEADER.size,
+        )

@@ -1,0 +1,265 @@
+"""The Redis front end of a replica: connections in, runs to the replica, replies back in order.
+
+A connection has a reader, which parses what it received and hands it on, and a writer, which sends what can be sent:
+all replies up to the first command without one, in one go, once a turn. Runs may be answered in pieces and out of
+order. While `pipeline_commands` commands of a connection are unanswered, or `client_reply_bytes` of its replies are
+unsent, its reader does not parse, then does not read, and then TCP stops the client: whoever sends and never reads
+holds a bounded amount of memory. A reply is never bounded by itself: it is as long as the values asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol as Interface
+
+import trio
+
+from epaxos.engine import Waiter
+from epaxos.errors import Rejected, Unknown
+from epaxos.gateway import local, replies
+from epaxos.gateway.items import Broken, Item, Local, ParseLimits, Refused, Run
+from epaxos.gateway.resp import parse
+from epaxos.limits import LimitsConfig
+
+READ_BYTES: Final = 64 * 1024
+"""How much is read from a connection at once."""
+
+TOO_MANY_CLIENTS: Final = replies.error(b"ERR max number of clients reached")
+_CLOSING_US: Final = 1_000_000
+"""How long a client that is turned away has to take the reason."""
+
+
+class Replica(Interface):
+    """What a front end needs of the replica behind it (`epaxos.replica.Replica`, or a fake in tests)."""
+
+    @property
+    def secret(self) -> bytes:
+        """What the hash of keys is keyed with."""
+
+    def new_stream(self) -> int:
+        """A number for a connection: conflicting commands of one stream take effect in order."""
+
+    def submit(self, waiter: Waiter, stream: int, run: bytes, count: int, deadline_us: int) -> None:
+        """See `engine.Submit`."""
+
+    def cancel(self, waiter: Waiter) -> None:
+        """See `engine.Cancel`."""
+
+    def now_us(self) -> int:
+        """The monotonic clock that deadlines are counted on."""
+
+    def status(self) -> Mapping[str, object]:
+        """Counters and watermarks for people, JSON-able."""
+
+    def reset_stats(self) -> None:
+        """Begin the counters anew."""
+
+
+class Pending:
+    """The replies to some consecutive commands of a connection, as they come in. The `Waiter` of a run."""
+
+    __slots__ = ("_connection", "_dialect", "_parts", "_taken", "commands", "unanswered")
+
+    def __init__(self, connection: Connection, commands: int, dialect: int) -> None:
+        self.commands = commands
+        self.unanswered = commands
+        self._connection = connection
+        self._dialect = dialect
+        self._parts: dict[int, tuple[int, bytes]] = {}
+        self._taken = 0
+
+    def reply(self, first: int, count: int, data: bytes) -> None:
+        """See `engine.Waiter`."""
+        self.settle(first, count, replies.to_resp3(data) if self._dialect == 3 else data)
+
+    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
+        """See `engine.Waiter`."""
+        self.settle(first, count, replies.failure(error) * count)
+
+    def settle(self, first: int, count: int, data: bytes) -> None:
+        """These commands have these replies."""
+        assert count > 0 and first + count <= self.commands, (first, count, self.commands)
+        assert first >= self._taken and first not in self._parts, (first, self._taken)
+        self._parts[first] = (count, data)
+        self.unanswered -= count
+        self._connection.replied(self, len(data))
+
+    def take(self) -> tuple[int, list[bytes]]:
+        """How many further commands have their replies now, with none missing before them; and these."""
+        taken, parts = self._taken, []
+        while part := self._parts.pop(self._taken, None):
+            self._taken += part[0]
+            parts.append(part[1])
+        return self._taken - taken, parts
+
+    @property
+    def complete(self) -> bool:
+        """Has every reply been taken?"""
+        return self._taken == self.commands
+
+
+class Connection:
+    """One client. `serve` returns when it is gone."""
+
+    def __init__(self, gateway: Gateway, stream: trio.abc.Stream, client: local.Client) -> None:
+        self._gateway = gateway
+        self._replica = gateway.replica
+        self._stream = stream
+        self._client = client
+        self._number = self._replica.new_stream()
+        self._queue: deque[Pending] = deque()
+        self._outstanding = 0
+        """Commands whose replies have not been handed to the writer."""
+        self._unsent = 0
+        """Bytes of replies that have not been sent."""
+        self._closed = False
+        """Nobody listens any more."""
+        self._ending = False
+        """No further command is taken."""
+        self._work = trio.Event()
+        self._room = trio.Event()
+
+    async def serve(self) -> None:
+        """Answer commands until either side ends it."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, nursery.cancel_scope)
+                nursery.start_soon(self._read, nursery.cancel_scope)
+        finally:
+            self._closed = True
+            for pending in self._queue:
+                if pending.unanswered:
+                    self._replica.cancel(pending)
+            self._queue.clear()
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
+    async def _read(self, scope: trio.CancelScope) -> None:
+        buffer = b""
+        while not self._ending:
+            try:
+                received = await self._stream.receive_some(READ_BYTES)
+            except trio.BrokenResourceError:
+                received = b""
+            if not received:
+                scope.cancel()
+                return
+            buffer += received
+            consumed, items = parse(buffer, self._replica.secret, self._gateway.parse_limits)
+            buffer = buffer[consumed:]
+            await self._take_all(items)
+
+    async def _take_all(self, items: Sequence[Item]) -> None:
+        for item in items:
+            await self._wait_for_room()
+            self._take(item)
+            if self._ending:
+                self._work.set()
+                return
+
+    async def _wait_for_room(self) -> None:
+        limits = self._gateway.limits
+        while self._outstanding >= limits.pipeline_commands or self._unsent >= limits.client_reply_bytes:
+            self._room = trio.Event()
+            await self._room.wait()
+
+    def _take(self, item: Item) -> None:
+        if isinstance(item, Run):
+            pending = self._pend(item.commands)
+            deadline_us = self._replica.now_us() + self._gateway.limits.request_timeout_ms * 1_000
+            self._replica.submit(pending, self._number, item.run, item.commands, deadline_us)
+            return
+        pending = self._pend(1)
+        self._ending = isinstance(item, Broken) or (isinstance(item, Local) and item.args[0].lower() == b"quit")
+        reply = item.reply if isinstance(item, Refused | Broken) else self._gateway.answer(self._client, item)
+        pending.settle(0, 1, reply)
+
+    def _pend(self, commands: int) -> Pending:
+        pending = Pending(self, commands, self._client.dialect)
+        self._queue.append(pending)
+        self._outstanding += commands
+        return pending
+
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    def replied(self, pending: Pending, size: int) -> None:
+        """So many more bytes of replies can be sent, or could if those of earlier commands were there."""
+        if self._closed:
+            return
+        self._unsent += size
+        if self._queue[0] is pending:
+            self._work.set()
+
+    async def _write(self, scope: trio.CancelScope) -> None:
+        while True:
+            data = self._collect()
+            if data:
+                try:
+                    await self._stream.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    scope.cancel()
+                    return
+                self._unsent -= len(data)
+                self._room.set()
+            elif self._ending and not self._queue:
+                scope.cancel()
+                return
+            else:
+                self._work = trio.Event()
+                await self._work.wait()
+
+    def _collect(self) -> bytes:
+        """All replies that can be sent, in order."""
+        parts: list[bytes] = []
+        while self._queue:
+            commands, taken = self._queue[0].take()
+            parts += taken
+            self._outstanding -= commands
+            if not self._queue[0].complete:
+                break
+            self._queue.popleft()
+        return b"".join(parts)
+
+
+class Gateway:
+    """The clients of one replica."""
+
+    def __init__(self, replica: Replica, limits: LimitsConfig) -> None:
+        self.replica = replica
+        self.limits = limits
+        self.parse_limits = ParseLimits.of(limits)
+        self.connections = 0
+        self._ids = itertools.count(1)
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """One connection, from its first byte until it is closed."""
+        async with stream:
+            if self.connections >= self.limits.connections:
+                await _turn_away(stream)
+                return
+            self.connections += 1
+            try:
+                await Connection(self, stream, local.Client(next(self._ids))).serve()
+            finally:
+                self.connections -= 1
+
+    def answer(self, client: local.Client, item: Local) -> bytes:
+        """The reply to a command that needs no other replica."""
+        return local.answer(local.Context(self.replica, client, self.connections, self.limits.connections, item.args))
+
+
+async def _turn_away(stream: trio.abc.Stream) -> None:
+    with trio.move_on_after(_CLOSING_US / 1e6):
+        try:
+            await stream.send_all(TOO_MANY_CLIENTS)
+        except trio.BrokenResourceError:
+            return
+
+
+async def serve_clients(
+    replica: Replica, listeners: Sequence[trio.abc.Listener[trio.SocketStream]], *, limits: LimitsConfig
+) -> None:
+    """Serve Redis clients of `replica` on `listeners` until cancelled."""
+    await trio.serve_listeners(Gateway(replica, limits).serve, list(listeners))
