@@ -190,8 +190,8 @@ class Engine:
             self._take(item)
         for timer in self._timers.due(now.mono_us):
             self._step(Wake(timer=timer))
-        self.admission.expire(now.mono_us)
         self._execute()
+        self.admission.expire(now.mono_us)
         self._propose()
         self._report_blocked()
         out.write = self._gate.flush(now.mono_us, self.applier)

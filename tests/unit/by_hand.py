@@ -1,0 +1,242 @@
+"""A cluster of whole engines in which nothing happens by itself: every message, sync and crash is the test's."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from epaxos.command import READ, Entry
+from epaxos.engine import Cancel, Engine, Input, Limits, Submit, Turn
+from epaxos.errors import Rejected, Unknown
+from epaxos.machines.kv import Op, PyKv
+from epaxos.messages import Message
+from epaxos.packing import encode_run
+from epaxos.protocols.epaxos.protocol import EPaxos
+from epaxos.protocols.interface import Durable, Note, Now, PeerUp, ProtocolConfig, Receive, Rtt
+from epaxos.protocols.registry import build
+from epaxos.storage.memory import MemoryDisk
+
+SECRET = bytes(16)
+FOREVER_US = 10**15
+RETRY_US = 100_000
+
+
+class Waiter:
+    """What one client was told."""
+
+    def __init__(self) -> None:
+        self.replies: list[bytes] = []
+        self.errors: list[Rejected | Unknown] = []
+
+    def reply(self, first: int, count: int, data: bytes) -> None:
+        self.replies.append(data)
+
+    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
+        self.errors.append(error)
+
+
+@dataclass(eq=False)
+class Flight:
+    """A message under way."""
+
+    source: int
+    target: int
+    message: Message
+
+    def __str__(self) -> str:
+        return f"{self.source}->{self.target} {self.message}"
+
+
+@dataclass
+class Site:
+    """One replica and its disk."""
+
+    engine: Engine
+    disk: MemoryDisk
+    machine: PyKv
+    incarnation: int = 1
+    up: bool = True
+    notes: list[Note] = field(default_factory=list)
+    last: Turn = field(default_factory=Turn)
+
+    @property
+    def protocol(self) -> EPaxos:
+        assert isinstance(self.engine.protocol, EPaxos)
+        return self.engine.protocol
+
+
+class ByHand:
+    """`n` sites. Disks sync at once unless `hold_disk` names a site."""
+
+    def __init__(self, n: int = 3, *, window: int = 1024, protocol: str = "epaxos", **limits: int) -> None:
+        self.n = n
+        self.window = window
+        self.protocol = protocol
+        self.limits = Limits(**limits)
+        self.now_us = 1_000
+        self.flights: list[Flight] = []
+        self.hold_disk: set[int] = set()
+        self.sites = [self._site(i, MemoryDisk(), 1) for i in range(n)]
+        for i in range(n):
+            self.turn(i)
+
+    def _site(self, i: int, disk: MemoryDisk, incarnation: int) -> Site:
+        machine = PyKv()
+        config = ProtocolConfig(me=i, n=self.n, window=self.window, retry_us=RETRY_US)
+        protocol, executor = build(self.protocol, config, random.Random(i), disk)
+        engine = Engine(
+            me=i,
+            n=self.n,
+            incarnation=incarnation,
+            protocol=protocol,
+            executor=executor,
+            machine=machine,
+            log=disk,
+            limits=self.limits,
+        )
+        return Site(engine, disk, machine, incarnation)
+
+    # -- events
+
+    def turn(self, i: int, *inputs: Input) -> Turn:
+        """One turn of site `i`; its messages join `flights`; then its disk, unless it is held."""
+        site = self.sites[i]
+        out = site.last = site.engine.turn(Now(self.now_us, self.now_us), inputs)
+        site.notes += out.notes
+        for peers, message in out.sends:
+            self.flights += [Flight(i, peer, message) for peer in peers]
+        if out.write is not None:
+            site.disk.write(out.write)
+            if i not in self.hold_disk:
+                self.sync(i)
+        return out
+
+    def sync(self, i: int, upto: int | None = None) -> None:
+        """The disk of site `i` catches up, and its engine hears of it."""
+        disk = self.sites[i].disk
+        if disk.unsynced:
+            self.turn(i, Durable(mark=disk.sync(upto)))
+
+    def submit(self, i: int, *commands: tuple[Entry, ...], stream: int = 1, timeout_us: int = FOREVER_US) -> Waiter:
+        """Commands of one run at site `i`."""
+        waiter = Waiter()
+        run = encode_run(SECRET, commands)
+        self.turn(i, Submit(waiter, stream, run, len(commands), self.now_us + timeout_us))
+        return waiter
+
+    def cancel(self, i: int, waiter: Waiter) -> None:
+        self.turn(i, Cancel(waiter))
+
+    def deliver(self, flight: Flight, *, again: bool = False) -> None:
+        """One message arrives (and stays under way for a second arrival, if `again`)."""
+        if not again:
+            self.flights.remove(flight)
+        if self.sites[flight.target].up:
+            self.turn(flight.target, Receive(peer=flight.source, message=flight.message))
+
+    def pick(
+        self, kind: type[Message] | None = None, source: int | None = None, target: int | None = None
+    ) -> list[Flight]:
+        """The messages under way that fit, oldest first."""
+        return [
+            flight
+            for flight in self.flights
+            if (kind is None or isinstance(flight.message, kind))
+            and source in (None, flight.source)
+            and target in (None, flight.target)
+        ]
+
+    def pass_on(self, kind: type[Message] | None = None, source: int | None = None, target: int | None = None) -> int:
+        """Deliver what fits and is under way now (not what comes of it); returns how many."""
+        flights = self.pick(kind, source, target)
+        for flight in flights:
+            self.deliver(flight)
+        return len(flights)
+
+    def drop(self, kind: type[Message] | None = None, source: int | None = None, target: int | None = None) -> int:
+        """Lose what fits."""
+        flights = self.pick(kind, source, target)
+        for flight in flights:
+            self.flights.remove(flight)
+        return len(flights)
+
+    def settle(self) -> None:
+        """Deliver everything, and what comes of it, until nothing is under way."""
+        for _ in range(10_000):
+            if not self.flights:
+                return
+            self.deliver(self.flights[0])
+        raise AssertionError("messages without end")
+
+    def wait(self, us: int) -> None:
+        """Let time pass; every site that is up takes the turns it asked for."""
+        until_us = self.now_us + us
+        while True:
+            wakes = [
+                (site.last.wake_us, i) for i, site in enumerate(self.sites) if site.up and site.last.wake_us is not None
+            ]
+            wake_us, i = min(wakes, default=(until_us + 1, 0))
+            if wake_us > until_us:
+                break
+            self.now_us = max(self.now_us, wake_us)
+            self.turn(i)
+        self.now_us = until_us
+
+    def heal(self, us: int = 5_000_000) -> None:
+        """Let time pass in small steps with every message delivered: whatever can converge does."""
+        for _ in range(us // RETRY_US):
+            self.settle()
+            self.wait(RETRY_US)
+        self.settle()
+
+    # -- crashes
+
+    def crash(self, i: int, keep: int = 0) -> None:
+        """Power off: what was not synced is lost but for the first `keep` groups; nobody is told anything."""
+        site = self.sites[i]
+        site.disk = site.disk.crash(keep)
+        site.up = False
+        self.drop(target=i)
+
+    def restart(self, i: int) -> Site:
+        """A new incarnation on what the disk kept; links to it come up."""
+        old = self.sites[i]
+        self.sites[i] = self._site(i, old.disk, old.incarnation + 1)
+        for _ in self.sites[i].engine.replay():
+            pass
+        self.turn(i)
+        for peer in range(self.n):
+            if peer != i and self.sites[peer].up:
+                self.turn(i, PeerUp(peer=peer))
+                self.turn(peer, PeerUp(peer=i))
+        return self.sites[i]
+
+    def measure(self, i: int, *rtts_us: int) -> None:
+        """Site `i` measures these round trips to replicas 0, 1, …; its own is ignored."""
+        self.turn(i, *(Rtt(peer=p, rtt_us=rtt_us) for p, rtt_us in enumerate(rtts_us) if p != i))
+
+    # -- views
+
+    def states(self) -> list[list[bytes]]:
+        """The machine states of all sites."""
+        return [list(site.machine.save()) for site in self.sites]
+
+    def events(self, i: int) -> list[str]:
+        """The notes of site `i`, by name."""
+        return [note.event for note in self.sites[i].notes]
+
+
+def set_(key: str, value: str) -> tuple[Entry, ...]:
+    return (Entry(Op.SET, 0, key.encode(), value.encode()),)
+
+
+def get(key: str) -> tuple[Entry, ...]:
+    return (Entry(Op.GET, READ, key.encode(), b""),)
+
+
+def append(key: str, value: str) -> tuple[Entry, ...]:
+    return (Entry(Op.APPEND, 0, key.encode(), value.encode()),)
+
+
+def mset(**pairs: str) -> tuple[Entry, ...]:
+    return tuple(Entry(Op.MSET, 0, key.encode(), value.encode()) for key, value in pairs.items())
