@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from epaxos._version import VERSION
-from epaxos.config import Config
+from epaxos.config import PROTOCOLS, Config
 from epaxos.console import EXIT_DONE, Console, exit_code, foreseen, report
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, words to stderr.")
@@ -60,6 +60,43 @@ def cli() -> None:
 
     Example: epaxos demo --seconds 10
     """
+
+
+@cli.command()
+@click.option("--matrix", default="gryff5", show_default=True, help="Round trips: a built-in matrix, or a file.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="What to run.")
+@click.option("--seconds", type=float, default=30.0, show_default=True, help="How long to measure.")
+@click.option("--clients", type=int, default=10, show_default=True, help="Open-loop clients at each site.")
+@click.option("--rate", type=float, default=4.0, show_default=True, help="Commands a second of each client.")
+@click.option("--conflict", type=float, default=2.0, show_default=True, help="Percent of the commands on one hot key.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the load.")
+@json_option
+def demo(
+    matrix: str,
+    protocol: str,
+    seconds: float,
+    clients: int,
+    rate: float,
+    conflict: float,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """A cluster of real processes on emulated wide-area links on this machine, and a table of what was measured.
+
+    Example: epaxos demo --matrix gryff5 --seconds 10 --conflict 10
+    """
+    from epaxos import demo as module
+
+    options = module.DemoOptions(
+        matrix=matrix,
+        protocol=protocol,
+        seconds=seconds,
+        clients=clients,
+        rate_per_s=rate,
+        hot_share=conflict / 100,
+        seed=seed,
+    )
+    return module.main(options, Console(as_json))
 
 
 @cli.group()

@@ -196,10 +196,30 @@ def messages_page() -> str:
     return "\n".join(lines)
 
 
+def redis_page() -> str:
+    """`docs/reference/redis.md`."""
+    from epaxos.gateway.commands import TABLE, Shape
+
+    lines = [
+        "# Commands for Redis clients\n",
+        _GENERATED,
+        "Types of reply, error texts and argument checks are those of Redis, in RESP2, RESP3 and inline. Commands that",
+        "are replicated take effect in one order for each key at all replicas.\n",
+        "| command | words | does | |",
+        "|---|---|---|---|",
+    ]
+    for spec in TABLE.values():
+        words = str(spec.arity) if spec.arity > 0 else f"{-spec.arity} or more"
+        kind = "answered by the replica at hand" if spec.shape is Shape.LOCAL else "replicated"
+        lines.append(f"| `{spec.name.upper()}` | {words} | {spec.summary} | {kind} |")
+    return "\n".join([*lines, ""])
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "config.md": config_page,
     "cli.md": cli_page,
     "messages.md": messages_page,
+    "redis.md": redis_page,
 }
 """File name in `docs/reference/` -> what it must contain."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from epaxos import cli
+from epaxos import cli, demo
 from epaxos._version import VERSION
 from epaxos.console import exit_code, foreseen
 from epaxos.errors import ConfigError, MachineError, Rejected, StorageError, Unknown
@@ -121,6 +121,13 @@ def test_a_group_of_foreseen_errors_is_the_gravest_of_them() -> None:
 def test_a_bug_is_not_taken_for_a_foreseen_error() -> None:
     assert foreseen(ExceptionGroup("several", [Rejected("busy"), KeyError("bug")])) is None
     assert foreseen(ZeroDivisionError()) is None
+
+
+def test_the_demo_without_options_is_the_default_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(demo, "main", lambda options, console: asked.append(options) or 0)
+    assert cli.run(["demo"]) == 0
+    assert asked == [demo.DemoOptions()]
 
 
 @pytest.mark.parametrize("name", PAGES)
