@@ -36,6 +36,17 @@ cdef enum:
 
 cdef uint32_t NO_BLOCK = 0xFFFFFFFF
 cdef uint64_t MAX_SLOT = <uint64_t>1 << 62
+cdef uint64_t NO_SLOT = 0xFFFFFFFFFFFFFFFF
+
+
+cdef inline uint64_t slot_of(value) except? 0xFFFFFFFFFFFFFFFF:
+    """The slot that an int is, or NO_SLOT."""
+    cdef uint64_t slot
+    try:
+        slot = value
+    except OverflowError:
+        return NO_SLOT
+    return slot if slot <= MAX_SLOT else NO_SLOT
 
 
 cdef inline void raise_to(uint64_t *to, const uint64_t *slots, int n) noexcept nogil:
@@ -135,10 +146,10 @@ cdef class ConflictIndex:
 
     cdef int lane_of(self, id_) except -1:
         """The lane of an id that can be."""
-        _, slot, lane = id_
-        if not 0 <= lane < self.n or not 1 <= slot <= MAX_SLOT:
+        cdef uint64_t slot = slot_of(id_[1]), lane = slot_of(id_[2])
+        if lane >= <uint64_t>self.n or slot == 0 or slot == NO_SLOT:
             raise ValueError(f"{id_} has no place in an index of {self.n} lanes")
-        return lane
+        return <int>lane
 
     cdef void clear(self) noexcept nogil:
         memset(self.deps, 0, self.n * sizeof(uint64_t))
@@ -146,12 +157,13 @@ cdef class ConflictIndex:
     cdef int load(self, tuple init_dep) except -1:
         """deps = init_dep."""
         cdef int i
-        if len(init_dep) != self.n:
+        cdef bint wrong = len(init_dep) != self.n
+        if not wrong:
+            for i in range(self.n):
+                self.deps[i] = slot_of(init_dep[i])
+                wrong |= self.deps[i] == NO_SLOT
+        if wrong:
             raise ValueError(f"{init_dep} is not a vector of {self.n} lanes")
-        for i in range(self.n):
-            if not 0 <= init_dep[i] <= MAX_SLOT:
-                raise ValueError(f"{init_dep} is not a vector of {self.n} lanes")
-            self.deps[i] = init_dep[i]
         return 0
 
     cdef tuple vector(self):

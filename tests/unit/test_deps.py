@@ -24,6 +24,9 @@ if importlib.util.find_spec("epaxos._ext.conflicts"):
     TWINS.append(pytest.param(importlib.import_module("epaxos._ext.conflicts").ConflictIndex, id="compiled"))
 both = pytest.mark.parametrize("index_class", TWINS)
 
+REGISTERING: list[tuple[str, tuple[Vector, ...]]] = [("lead", ()), ("register", ()), ("preaccept", ((0, 0, 0),))]
+"""The methods that register a batch, with what they take behind it."""
+
 Row = tuple[int, int]
 """(key hash, flags) of one entry."""
 
@@ -183,10 +186,9 @@ def test_the_largest_slot_is_held_exactly(index_class: Any) -> None:
 @pytest.mark.parametrize("id_", [at(-1, 1), at(N, 1), at(0, 0), at(0, -3), at(0, MAX_SLOT + 1), at(0, 1 << 70)])
 def test_ids_that_cannot_be_are_refused(index_class: Any, id_: InstanceId) -> None:
     index = index_class(N)
-    calls = (lambda: index.lead(id_, writes(A)), lambda: index.register(id_, writes(A)))
-    for call in (*calls, lambda: index.preaccept(id_, writes(A), (0, 0, 0))):
+    for name, vector in REGISTERING:
         with pytest.raises(ValueError, match="no place"):
-            call()
+            getattr(index, name)(id_, writes(A), *vector)
     assert len(index) == 0
 
 
@@ -202,10 +204,11 @@ def test_vectors_of_another_shape_are_refused(index_class: Any, vector: Vector) 
 @both
 def test_a_batch_without_a_run_is_refused(index_class: Any) -> None:
     index, broken = index_class(N), Batch(writes(A).data + b"!")
-    calls = (lambda: index.lead(at(0, 1), broken), lambda: index.register(at(0, 1), broken))
-    for call in (*calls, lambda: index.preaccept(at(0, 1), broken, (0, 0, 0)), lambda: index.conflicts(broken)):
+    for name, vector in REGISTERING:
         with pytest.raises(ProtocolError, match="by its header"):
-            call()
+            getattr(index, name)(at(0, 1), broken, *vector)
+    with pytest.raises(ProtocolError, match="by its header"):
+        index.conflicts(broken)
     assert len(index) == 0
 
 

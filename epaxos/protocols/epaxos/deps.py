@@ -81,13 +81,11 @@ class PyConflictIndex:
 
     def conflicts(self, batch: Batch, skip_lane: Lane = NO_LANE) -> Vector:
         """What `batch` conflicts with, without registering it; 0 for `skip_lane`."""
-        deps = [0] * self._n
+        columns = [[0] * self._n, self._whole[0]]
         for hash_, _, _, _, flags in walk(batch.data, HEADER.size):
-            for slots in (self._all,) if flags & WHOLE else (self._keys.get(hash_), self._whole):
-                if slots is not None:
-                    deps = list(map(max, deps, slots[0]))
-                    if not flags & READ:
-                        deps = list(map(max, deps, slots[READ]))
+            slots = self._all if flags & WHOLE else self._keys.get(hash_, self._whole)
+            columns += slots[:1] if flags & READ else (*slots, self._whole[READ])
+        deps = list(map(max, *columns))
         if 0 <= skip_lane < self._n:
             deps[skip_lane] = 0
         return tuple(deps)
