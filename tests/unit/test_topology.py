@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -62,6 +63,14 @@ def test_anyone_adds_a_matrix_by_path(tmp_path) -> None:
     path.write_text(GOOD)
     rtt_us = ((0, 10_500), (10_500, 0))
     assert load(str(path)) == Matrix(name="mine", sites=("A", "B"), rtt_us=rtt_us, description="two")
+
+
+def test_the_example_in_the_reference_is_a_matrix() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "topology.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    matrix = parse(example.encode(), name="mine", where="topology.md")
+    assert matrix.between_us("waw", "fra") == 22_400
+    assert all(f"`{name}`" in page for name in builtin_names())
 
 
 def test_a_missing_file_and_an_unknown_name_say_what_there_is(tmp_path) -> None:
