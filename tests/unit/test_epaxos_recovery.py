@@ -254,6 +254,13 @@ def test_a_restart_on_the_same_slots_is_impossible() -> None:
     assert cluster.pick(PreAccept)[0].message.id == InstanceId(0, 2, 0)
 
 
+def test_s19_a_slot_that_others_recovered_as_a_gap_is_not_used() -> None:
+    cluster = ByHand(3)
+    cluster.turn(0, Receive(peer=1, message=Recover(epoch=0, lane=0, first=1, last=2, ballot=2)))
+    cluster.submit(0, set_("k", "x"))
+    assert {f.message.id for f in cluster.pick(PreAccept)} == {InstanceId(0, 3, 0)}
+
+
 def test_the_window_counts_what_an_earlier_life_left_unexecuted() -> None:
     cluster = ByHand(3, window=2)
     for i in range(2):

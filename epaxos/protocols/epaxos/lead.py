@@ -61,8 +61,7 @@ class Lead:
     def submit(self, batch: Batch, deadline_us: int) -> None:
         """A new instance for `batch`. Logged before it is sent (S38 is what happens otherwise)."""
         state = self.state
-        id_ = InstanceId(EPOCH, self.next_slot, state.me)
-        self.next_slot += 1
+        id_ = self._fresh_id()
         self._deadlines[batch.name] = deadline_us
         instance = state.touch(id_)
         instance.phase = Phase.PRE
@@ -73,6 +72,15 @@ class Lead:
         mark = state.save(instance)
         state.due.append((mark, id_, Own.ACK, 0))
         state.send(state.others, self._preaccept(instance))
+
+    def _fresh_id(self) -> InstanceId:
+        """The next slot of the lane that nobody has heard of: one that others recovered as a gap is spent (S19)."""
+        state = self.state
+        while True:
+            id_ = InstanceId(EPOCH, self.next_slot, state.me)
+            self.next_slot += 1
+            if id_ not in state.live and id_ not in state.executed:
+                return id_
 
     @staticmethod
     def _preaccept(instance: Instance) -> PreAccept:

@@ -41,7 +41,6 @@ from epaxos.protocols.interface import (
     Protocol,
     ProtocolConfig,
     Random,
-    Read,
     Receive,
     Rtt,
     SetTimer,
@@ -63,7 +62,6 @@ class EPaxos(Protocol):
         self._events: dict[type, Callable[[Any], None]] = {
             Start: self._start,
             Propose: lambda e: self.lead.submit(e.batch, e.deadline_us),
-            Read: lambda e: self.lead.submit(e.batch, e.deadline_us),
             Receive: self._receive,
             Durable: self._durable,
             Executed: self._executed,

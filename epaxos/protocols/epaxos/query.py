@@ -15,7 +15,7 @@ from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
 from epaxos.protocols.epaxos.state import EPOCH, Phase, State
 from epaxos.protocols.interface import NOTHING, Why
 
-ANSWERS_MAX: Final = 256
+ANSWERS_MAX: Final = 1024
 """Commits sent for one query; what is beyond them is asked for again."""
 ANSWER_BYTES_MAX: Final = 4 << 20
 SWEEPS_TO_OPEN_END: Final = 8

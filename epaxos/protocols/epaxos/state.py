@@ -65,7 +65,7 @@ class Instance:
 
     __slots__ = (
         "id", "phase", "bal", "abal", "nop", "dep", "batch", "init_dep", "ack_dep",
-        "mark", "stored_batch", "learned", "executed", "votes", "lead", "recovery", "since_us",
+        "mark", "stored_batch", "learned", "executed", "votes", "lead", "recovery",
     )  # fmt: skip
 
     def __init__(self, id_: InstanceId) -> None:
@@ -95,8 +95,6 @@ class Instance:
         """`lead.Leading` while this incarnation coordinates the instance."""
         self.recovery: Any = None
         """`recover.Recovery` while this replica leads a ballot > 0 of the instance."""
-        self.since_us = 0
-        """When this replica first heard of it, for pacing queries."""
 
     @property
     def payload(self) -> Payload | None:
@@ -194,7 +192,6 @@ class State:
         instance = self.get(id_)
         if instance is None:
             instance = self.live[id_] = Instance(id_)
-            instance.since_us = self.now.mono_us
             if id_.slot > self.highest[id_.lane]:
                 self.highest[id_.lane] = id_.slot
         return instance
@@ -231,7 +228,6 @@ class State:
             if instance.phase is Phase.COM:
                 self.decided.add(id_)
             if id_ not in self.executed:
-                instance.since_us = self.now.mono_us
                 self.live[id_] = instance
                 rest.append(instance)
         return rest
