@@ -186,7 +186,7 @@ cdef class ConflictIndex:
         return 0
 
     cdef void find(self, const Entry *entries, uint32_t count, uint32_t *found, bint insert) noexcept nogil:
-        """The blocks of some entries; those of whole-state entries, and of unknown keys without `insert`, are NO_BLOCK."""
+        """The block of each entry: NO_BLOCK for one of the whole state, and for an unknown key without `insert`."""
         cdef uint64_t mix, word
         cdef size_t at = 0, unused = 0
         cdef uint32_t i

@@ -26,7 +26,7 @@ cdef inline uint64_t siphash(const unsigned char *secret, const unsigned char *k
     cdef uint64_t v[4]
     cdef uint64_t k[2]
     cdef uint64_t word
-    cdef size_t i
+    cdef size_t i, _i
     memcpy(k, secret, 16)
     v[0] = k[0] ^ <uint64_t>0x736F6D6570736575
     v[1] = k[1] ^ <uint64_t>0x646F72616E646F6D
@@ -46,6 +46,6 @@ cdef inline uint64_t siphash(const unsigned char *secret, const unsigned char *k
     sip_round(v)
     v[0] ^= word
     v[2] ^= 0xFF
-    for i in range(4):
+    for _i in range(4):
         sip_round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]
