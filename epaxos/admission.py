@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from epaxos.command import Batch, is_barrier
+from epaxos.command import MAX_ENTRIES, Batch, count_entries, is_barrier
 from epaxos.errors import Rejected, Unknown
 from epaxos.ids import BatchNumber
 from epaxos.packing import conflicting, cut_run, merge_runs, read_mask
@@ -82,6 +82,7 @@ class _Closing:
     ahead: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
     """stream -> (kind it went into, or STAYS; run) of its earlier pieces in this pass"""
     commands: int = 0
+    entries: int = 0
     bytes: int = 0
     full: bool = False
 
@@ -223,6 +224,7 @@ class Admission:
         else:
             closing.taken[kind].append(piece)
             closing.commands += piece.count
+            closing.entries += count_entries(piece.run)
             closing.bytes += len(piece.run)
 
     def _has_room(self, closing: _Closing, kind: int) -> bool:
@@ -232,6 +234,8 @@ class Admission:
         return kind == READS or self.credit > sum(map(bool, closing.taken[:READS]))
 
     def _is_full(self, closing: _Closing, piece: Piece) -> bool:
+        if closing.entries + count_entries(piece.run) > MAX_ENTRIES:
+            return True
         commands, size = closing.commands + piece.count, closing.bytes + len(piece.run)
         return commands > self.limits.batch_commands or size > self.limits.batch_bytes
 

@@ -70,8 +70,14 @@ Command = tuple[Entry, ...]
 """One command, unpacked: at least one entry; the operation is that of the first."""
 
 
+def count_entries(run: bytes) -> int:
+    """How many entries a sound run has."""
+    entries: int = RUN_HEADER.unpack_from(run)[0]
+    return entries
+
+
 def is_barrier(run: bytes, at: int = 0) -> bool:
-    """Is the run at that offset a Barrier? (Its operation is the byte before the flags of its only entry.)"""
+    """Is the sound run at that offset a Barrier? (Its operation is the byte before the flags of its only entry.)"""
     return run[at + RUN_HEADER.size + ENTRY.size - 2] == BARRIER_OP
 
 

@@ -194,6 +194,10 @@ def test_a_batch_is_bounded_in_commands_and_bytes() -> None:
     assert [count_commands(b.batch.data, HEADER.size) for b in adm.close(0)] == [2]
     assert adm.wake_us() == 0, "the rest goes in the next turn"
     assert len(adm.close(0)) == 1
+    wide = admission(batch_bytes=1 << 25)
+    for stream in range(3):
+        submit(wide, write(*[b"k"] * 30_000), stream=stream)
+    assert [len(keys(batch)) for batch in wide.close(0) + wide.close(0)] == [60_000, 30_000]
     small = admission(batch_bytes=100)
     for stream in range(5):
         submit(small, write(b"abcdefgh"), stream=stream)
