@@ -26,7 +26,7 @@ cdef inline unsigned char *buffer_extend(Buffer *buffer, size_t count) except NU
     """Make the buffer `count` bytes longer; where they begin."""
     cdef size_t room = buffer.room or 512
     cdef unsigned char *data
-    if buffer.size + count > buffer.room:
+    if buffer.data == NULL or buffer.size + count > buffer.room:
         while room < buffer.size + count:
             room *= 2
         data = <unsigned char *>realloc(buffer.data, room)
