@@ -1,0 +1,209 @@
+"""What a seed draws: which faults exist in its run, how strong they are, and when they strike.
+
+Swarm testing: a run with every fault at once reaches fewer states than many runs with a few of them each, because
+some faults hide others (who is always partitioned never commits on the fast path). So the kinds are drawn first,
+then the strength of each. Every kind has a fork of its own, so that leaving one out (`without`) leaves the others
+as they were: that is how a failing seed is shrunk.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from epaxos.engine import Limits
+from epaxos.ids import ReplicaId
+from epaxos.testing.forks import Forks, between, chance, log_between, pick
+
+LOSS: Final = "loss"
+DUPLICATION: Final = "duplication"
+REORDERING: Final = "reordering"
+GHOSTS: Final = "ghosts"
+SLOW_LINK: Final = "slow_link"
+PARTITION: Final = "partition"
+FLAP: Final = "flap"
+CRASH: Final = "crash"
+BLACKOUT: Final = "blackout"
+AMBUSH: Final = "ambush"
+PAUSE: Final = "pause"
+CLOCK: Final = "clock"
+SLOW_SYNC: Final = "slow_sync"
+STUCK_SYNC: Final = "stuck_sync"
+LOST_WRITES: Final = "lost_writes"
+
+KINDS: Final[dict[str, str]] = {
+    LOSS: "a message is lost, 1 to 30 % of them",
+    DUPLICATION: "a message arrives twice",
+    REORDERING: "messages of one link overtake each other",
+    GHOSTS: "what was under way to a crashed replica reaches its next life",
+    SLOW_LINK: "some links are ten times slower, or clogged for a while",
+    PARTITION: "symmetric, one-way, or one replica isolated",
+    FLAP: "a link breaks and comes back; what was on it is lost",
+    CRASH: "a replica dies and restarts on what its disk kept; a majority lives",
+    BLACKOUT: "all replicas die at the same moment",
+    AMBUSH: "a replica, or all of them, die right after one of their replies",
+    PAUSE: "a replica stands still for a while",
+    CLOCK: "monotonic clocks run at different speeds, wall clocks jump",
+    SLOW_SYNC: "a sync takes up to 30 ms",
+    STUCK_SYNC: "now and then a sync takes up to 400 ms",
+    LOST_WRITES: "a crash keeps any legal prefix of what was not synced, rather than all of it",
+}
+"""Every kind of fault, and what it does."""
+
+KINDS_MIN: Final = 3
+_MILLISECOND: Final = 1_000
+
+
+class Strike(NamedTuple):
+    """One fault at its time. `kind` is that of `KINDS`; the other fields mean what the kind makes of them."""
+
+    at_us: int
+    kind: str
+    lasts_us: int
+    victims: tuple[ReplicaId, ...] = ()
+    """In the order of preference: a crash takes the first that lives."""
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swarm:
+    """Everything a seed decides about the world before it starts. Times in microseconds of simulated time."""
+
+    kinds: tuple[str, ...]
+    fault_us: int
+    """How long faults strike; then everything is healed."""
+    delay_us: tuple[tuple[int, ...], ...]
+    """One-way, from row to column."""
+    jitter: float
+    loss: float
+    duplication: float
+    clock_ppm: tuple[int, ...]
+    """How much faster than true each monotonic clock runs, in millionths."""
+    sync_us: int
+    """The longest usual sync."""
+    stuck: float
+    """The probability that a sync is stuck."""
+    turn_us: int
+    """The longest time between the arrival of an input and the turn that takes it."""
+    inputs_max: int
+    """How many inputs one turn takes, at most."""
+    codec: bool
+    """Does every message go through the wire format?"""
+    measured: bool
+    """Do replicas learn round-trip times?"""
+    down_after_us: int
+    """How long a peer is silent before a replica is told that its link is down."""
+    ambush_replies: tuple[int, ...]
+    """After which replies of the run, counted from the first, somebody dies."""
+    limits: Limits
+    retry_us: int
+    strikes: tuple[Strike, ...]
+    """In the order of time."""
+
+
+def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
+    """The swarm of a seed for `n` replicas, less the kinds in `without`."""
+    rng = forks["faults"]
+    weight = rng.random()
+    scores = [(rng.random(), kind) for kind in KINDS]
+    many = KINDS_MIN + int(weight * weight * (len(KINDS) - KINDS_MIN + 1))
+    drawn = sorted(kind for _, kind in sorted(scores)[:many])
+    kinds = tuple(kind for kind in drawn if kind not in without)
+    fault_us = between(rng, 800, 3_000) * _MILLISECOND
+    base = log_between(rng, 200, 40_000)
+    strikes = [strike for kind in kinds for strike in _strikes(forks, kind, n, fault_us)]
+    return Swarm(
+        kinds=kinds,
+        fault_us=fault_us,
+        delay_us=_delays(forks, n, base, SLOW_LINK in kinds),
+        jitter=pick(rng, (0.0, 0.1, 0.5, 2.0)),
+        loss=_strength(forks, LOSS, kinds, 0.01, 0.30),
+        duplication=_strength(forks, DUPLICATION, kinds, 0.01, 0.30),
+        clock_ppm=_speeds(forks, n, CLOCK in kinds),
+        sync_us=between(rng, 5, 30) * _MILLISECOND if SLOW_SYNC in kinds else log_between(rng, 50, 2_000),
+        stuck=_strength(forks, STUCK_SYNC, kinds, 0.01, 0.05),
+        turn_us=pick(rng, (0, 0, 100, 1_000, 3_000)),
+        inputs_max=pick(rng, (1, 2, 1_000, 1_000)),
+        codec=chance(rng, 0.25),
+        measured=chance(rng, 0.75),
+        down_after_us=log_between(rng, 10_000, 500_000),
+        ambush_replies=_ambushes(forks) if AMBUSH in kinds else (),
+        limits=_limits(forks),
+        retry_us=log_between(rng, 5_000, 150_000),
+        strikes=tuple(sorted(strikes)),
+    )
+
+
+def _strength(forks: Forks, kind: str, kinds: tuple[str, ...], low: float, high: float) -> float:
+    rng = forks[f"faults.{kind}"]
+    return low + (high - low) * rng.random() if kind in kinds else 0.0
+
+
+def _delays(forks: Forks, n: int, base: int, slow: bool) -> tuple[tuple[int, ...], ...]:
+    rng = forks["faults.delay"]
+    matrix = [[0] * n for _ in range(n)]
+    for a in range(n):
+        for b in range(n):
+            if a != b:
+                matrix[a][b] = base + int(base * 2 * rng.random())
+                if slow and chance(forks["faults.slow_link"], 0.2):
+                    matrix[a][b] *= 10
+    return tuple(map(tuple, matrix))
+
+
+def _speeds(forks: Forks, n: int, skewed: bool) -> tuple[int, ...]:
+    rng = forks["faults.clock"]
+    return tuple(between(rng, -50_000, 50_000) if skewed else 0 for _ in range(n))
+
+
+def _ambushes(forks: Forks) -> tuple[int, ...]:
+    rng = forks["faults.ambush"]
+    return tuple(sorted({between(rng, 1, 60) for _ in range(between(rng, 1, 3))}))
+
+
+def _limits(forks: Forks) -> Limits:
+    """The knobs of the engine: mostly as shipped, sometimes as tight as they go."""
+    rng = forks["faults.limits"]
+    usual = Limits()
+    return Limits(
+        window=pick(rng, (1, 2, 4, usual.window, usual.window)),
+        batch_commands=pick(rng, (1, 2, usual.batch_commands, usual.batch_commands)),
+        batch_inflight=pick(rng, (1, 2, usual.batch_inflight, 64)),
+        batch_age_us=pick(rng, (0, usual.batch_age_us, 20_000)),
+        lazy_us=pick(rng, (1_000, usual.lazy_us, 50_000)),
+        blocked_us=pick(rng, (5_000, usual.blocked_us, usual.blocked_us)),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ when faults strike
+
+
+def _strikes(forks: Forks, kind: str, n: int, fault_us: int) -> list[Strike]:
+    """When faults of that kind strike; none for a kind that is a property of the whole run."""
+    often = _OFTEN.get(kind)
+    if often is None:
+        return []
+    rng = forks[f"faults.{kind}"]
+    strikes = []
+    for _ in range(between(rng, *often.times)):
+        at_us = between(rng, 0, fault_us)
+        lasts_us = log_between(rng, *often.lasts_us)
+        order = sorted(range(n), key=lambda _: rng.random())
+        strikes.append(Strike(at_us, kind, lasts_us, tuple(order), between(rng, 0, 1 << 30)))
+    return strikes
+
+
+class _Often(NamedTuple):
+    times: tuple[int, int]
+    lasts_us: tuple[int, int]
+
+
+_OFTEN: Final[dict[str, _Often]] = {
+    SLOW_LINK: _Often((1, 6), (20_000, 500_000)),
+    PARTITION: _Often((1, 6), (20_000, 800_000)),
+    FLAP: _Often((2, 15), (1_000, 200_000)),
+    CRASH: _Often((1, 8), (5_000, 800_000)),
+    BLACKOUT: _Often((1, 2), (5_000, 300_000)),
+    PAUSE: _Often((1, 8), (5_000, 500_000)),
+    CLOCK: _Often((1, 8), (1, 1)),
+}

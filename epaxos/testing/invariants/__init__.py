@@ -1,0 +1,69 @@
+"""The invariants of a run: one file an invariant, each with the reason why it must hold.
+
+`Watch` feeds them while a run goes on (each hook is called only for the invariants that have it) and asks them at its
+end. An invariant says No by raising `Violation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from epaxos.testing.invariants.agreement import Agreement
+from epaxos.testing.invariants.answers import Answers
+from epaxos.testing.invariants.base import Final, Invariant
+from epaxos.testing.invariants.convergence import Convergence
+from epaxos.testing.invariants.delivery import Delivery
+from epaxos.testing.invariants.history import HistoryLinearizable
+from epaxos.testing.invariants.once import AtMostOnce
+from epaxos.testing.invariants.order import EqualOrder
+from epaxos.testing.invariants.promises import Promises
+from epaxos.testing.invariants.proposals import OneProposal
+from epaxos.testing.invariants.registration import Registration
+from epaxos.testing.invariants.serial import StrictlySerializable
+from epaxos.testing.invariants.streams import StreamOrder
+from epaxos.testing.invariants.visibility import Visibility
+from epaxos.testing.record import Record
+
+ALL: tuple[type[Invariant], ...] = (
+    Agreement,
+    Registration,
+    OneProposal,
+    Promises,
+    AtMostOnce,
+    EqualOrder,
+    Delivery,
+    Answers,
+    Convergence,
+    Visibility,
+    StreamOrder,
+    StrictlySerializable,
+    HistoryLinearizable,
+)
+"""In the order in which they judge a finished run: the first that says No names the violation."""
+
+Hook = Callable[..., None]
+
+
+class Watch:
+    """The invariants of one run."""
+
+    def __init__(self, record: Record, kinds: Sequence[type[Invariant]] = ALL) -> None:
+        self._invariants = [kind(record) for kind in kinds]
+        self.decided = self._hooks("decided")
+        self.sent = self._hooks("sent")
+        self.applied = self._hooks("applied")
+        self.answered = self._hooks("answered")
+        self.delivered = self._hooks("delivered")
+
+    def _hooks(self, name: str) -> list[Hook]:
+        base: Any = getattr(Invariant, name)
+        return [getattr(one, name) for one in self._invariants if getattr(type(one), name) is not base]
+
+    def finished(self, final: Final) -> None:
+        """Judge the whole run. Raises Violation."""
+        for invariant in self._invariants:
+            invariant.finished(final)
+
+
+__all__ = ["ALL", "Final", "Invariant", "Watch"]

@@ -1,0 +1,56 @@
+"""What an invariant can look at."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+from epaxos.command import Payload
+from epaxos.ids import InstanceId, ReplicaId
+from epaxos.messages import Message
+from epaxos.protocols.interface import Frontier, Order
+from epaxos.testing.record import Applied, Call, Life, Record, Violation
+
+
+class Final(NamedTuple):
+    """The world after everything was healed and had its time to settle."""
+
+    states: dict[ReplicaId, tuple[bytes, ...]]
+    """What `save` of each machine gives."""
+    frontiers: dict[ReplicaId, Frontier]
+    waiting: dict[ReplicaId, int]
+    """Decided and not executed."""
+    settled: bool
+    """Did it come to rest within the time it had?"""
+
+
+class Invariant:
+    """One thing that must hold. Subclasses override the hooks they need, and raise `Violation` through `no`."""
+
+    name: ClassVar[str]
+    reason: ClassVar[str]
+    """Why it must hold, in a sentence."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+
+    def no(self, what: str) -> Violation:
+        """The exception to raise."""
+        return Violation(self.name, what)
+
+    def decided(self, life: Life, id_: InstanceId, payload: Payload, order: Order) -> None:
+        """The executor of this life was told of a decision."""
+
+    def sent(self, life: Life, message: Message) -> None:
+        """A message left this replica."""
+
+    def applied(self, life: Life, applied: Applied) -> None:
+        """The machine of this life is about to run this batch, for the first time or once more after a restart."""
+
+    def answered(self, call: Call) -> None:
+        """A client got an outcome."""
+
+    def delivered(self, life: Life, cursor: int, payload: tuple[int, tuple[bytes, ...], bytes]) -> None:
+        """The consumer of this replica's log got one more entry: cursor, (operation, keys, payload)."""
+
+    def finished(self, final: Final) -> None:
+        """The run is over."""

@@ -1,0 +1,340 @@
+"""Virtual time: a heap of events around whole engines, in plain Python, with everything drawn from one seed.
+
+A run has two phases. While faults strike, nothing may go wrong (safety). Then everything is healed, the clients read
+every key at every replica, and the world has `SETTLE_US` of simulated time to come to rest: nobody waits, every
+replica has executed everything, every consumer has read it (liveness).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from epaxos import messages
+from epaxos.ids import ReplicaId
+from epaxos.machines.interface import BatchMachine
+from epaxos.messages import Message
+from epaxos.protocols.interface import PeerDown, PeerUp, Receive, Rtt
+from epaxos.protocols.registry import Factory
+from epaxos.testing import faults
+from epaxos.testing.faults import Strike, Swarm
+from epaxos.testing.forks import Forks, between, chance, log_between
+from epaxos.testing.invariants import Final as World_at_rest, Watch
+from epaxos.testing.kvmodel import KvModel
+from epaxos.testing.network import Network
+from epaxos.testing.node import Node
+from epaxos.testing.record import Call, Record, Violation
+from epaxos.testing.trace import Trace
+from epaxos.testing.workload import Clients
+
+SETTLE_US: Final = 30_000_000
+"""The simulated time the world has to come to rest after the last fault."""
+LOOK_US: Final = 20_000
+EVENTS_MAX: Final = 2_000_000
+"""Of one run. A run takes a few thousand; a protocol that sends for ever is stopped here."""
+
+
+class World:
+    """One run."""
+
+    def __init__(
+        self,
+        seed: int,
+        build: Factory,
+        *,
+        n: int,
+        make_machine: Callable[[], BatchMachine],
+        without: frozenset[str],
+        trace: Trace,
+    ) -> None:
+        self.n = n
+        self.build = build
+        self.make_machine = make_machine
+        self.trace = trace
+        self.forks = forks = Forks(seed)
+        self.swarm: Swarm = faults.draw(forks, n, without)
+        self.now_us = 0
+        self.events = 0
+        self.sync_us = self.swarm.sync_us
+        self.stuck = self.swarm.stuck
+        self.loses_writes = faults.LOST_WRITES in self.swarm.kinds
+        self.struck: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
+        """Messages that arrived, by their type."""
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._ties = 0
+        self._ticks = 0
+        self._net_rng = forks["net"]
+        self._link_rng = forks["links"]
+        self._fault_rng = forks["strikes"]
+        self._network = Network(n, self.swarm, self._net_rng)
+        self._breaks = [[0] * n for _ in range(n)]
+        self._ghosts: list[list[Receive]] = [[] for _ in range(n)]
+        self._healed = False
+        self._surveyed = False
+        self._at_rest = False
+        self._ambushes = list(self.swarm.ambush_replies)
+        self.clients = Clients(self, forks, self.swarm.limits.batch_commands, self.swarm.fault_us)
+        self.clients.on_reply = self._replied
+        self.record = Record(KvModel(), self.clients.commands.keys)
+        self.watch = Watch(self.record)
+        self.nodes = [Node(self, me) for me in range(n)]
+
+    # -- time
+
+    def at(self, at_us: int, what: Callable[..., None], *args: Any) -> None:
+        """Call `what(*args)` at that moment of simulated time."""
+        self._ties += 1
+        heapq.heappush(self._heap, (at_us, self._ties, what, args))
+
+    def after(self, delay_us: int, what: Callable[..., None], *args: Any) -> None:
+        """Call `what(*args)` after that time."""
+        self.at(self.now_us + delay_us, what, *args)
+
+    def tick(self) -> int:
+        """A number greater than all before: the times of a history, no two of which are equal."""
+        self._ticks += 1
+        return self._ticks
+
+    def run(self) -> None:
+        """From the first start to rest. Raises Violation."""
+        for node in self.nodes:
+            self.restart(node)
+        for strike in self.swarm.strikes:
+            self.at(strike.at_us, self._strike, strike)
+        self.at(self.swarm.fault_us, self._heal)
+        end_us = self.swarm.fault_us + SETTLE_US
+        heap = self._heap
+        while heap and not self._at_rest:
+            self.now_us, _, what, args = heapq.heappop(heap)
+            if self.now_us > end_us:
+                break
+            self.events += 1
+            if self.events > EVENTS_MAX:
+                raise Violation("convergence", f"{EVENTS_MAX} events by {self.now_us} us: somebody talks for ever")
+            what(*args)
+        self._judge()
+
+    # -- messages
+
+    def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
+        """`message` leaves `source` for each of `peers`."""
+        for hook in self.watch.sent:
+            hook(source.life, message)
+        if self.trace.verbose:
+            self.trace.detail(f"{source.life} sends {message} to {peers}")
+        if self.swarm.codec and messages.TABLE.get(getattr(message, "code", -1)) is type(message):
+            decoded = messages.decode(*messages.encode(message), self.n)
+            if decoded != message:
+                raise Violation("codec", f"{message} became {decoded}")
+            message = decoded
+        for peer in peers:
+            target = self.nodes[peer]
+            for at_us in self._network.arrivals(source.me, peer, self.now_us):
+                breaks = self._breaks[source.me][peer]
+                self.at(at_us, self._arrive, source.me, target, message, target.life, breaks)
+
+    def _arrive(self, source: ReplicaId, target: Node, message: Message, life: object, breaks: int) -> None:
+        if breaks != self._breaks[source][target.me]:
+            return
+        received = Receive(peer=source, message=message)
+        haunted = faults.GHOSTS in self.swarm.kinds
+        if not target.up:
+            if haunted and chance(self._link_rng, 0.5):
+                self._ghosts[target.me].append(received)
+            return
+        if life != target.life and not haunted:
+            return
+        name = type(message).__name__
+        self.delivered[name] += 1
+        self.trace.line(f"{self.now_us} {source}>{target.me} {name}")
+        target.put(received)
+
+    # -- links
+
+    def connect(self, a: Node, b: Node) -> None:
+        """Bring up the link between two replicas, if it can be, and tell both."""
+        handshake_us = self._network.rtt_us(a.me, b.me) + between(self._link_rng, 0, 5_000)
+        self.after(handshake_us, self._connected, a, a.life, b, b.life)
+
+    def _connected(self, a: Node, a_life: object, b: Node, b_life: object) -> None:
+        if not (a.up and b.up and a.life == a_life and b.life == b_life):
+            return
+        if self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me):
+            return
+        for node, peer in ((a, b), (b, a)):
+            if peer.me in node.linked:
+                node.put(PeerDown(peer=peer.me))
+            node.linked.add(peer.me)
+            node.put(PeerUp(peer=peer.me))
+            if self.swarm.measured:
+                node.put(Rtt(peer=peer.me, rtt_us=self._network.rtt_us(node.me, peer.me)))
+
+    def _disconnect(self, a: Node, b: Node, b_life: object) -> None:
+        """Tell `a` that its link to `b` is down, unless it came up again."""
+        unreachable = self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me)
+        gone = not b.up or b.life != b_life
+        if a.up and b.me in a.linked and (unreachable or gone):
+            a.put(PeerDown(peer=b.me))
+
+    # -- faults
+
+    def _strike(self, strike: Strike) -> None:
+        if self._healed:
+            return
+        self.struck[strike.kind] += 1
+        self.trace.line(f"{self.now_us} {strike.kind} {strike.victims} for {strike.lasts_us}")
+        node, other = self.nodes[strike.victims[0]], self.nodes[strike.victims[1 % self.n]]
+        if strike.kind == faults.CRASH:
+            self._crash_one([self.nodes[victim] for victim in strike.victims], strike.lasts_us)
+        elif strike.kind == faults.BLACKOUT:
+            self._blackout(strike.lasts_us)
+        elif strike.kind == faults.PARTITION:
+            self._partition(strike)
+        elif strike.kind == faults.FLAP:
+            self._flap(node, other, strike.lasts_us)
+        elif strike.kind == faults.SLOW_LINK:
+            self._network.clog(node.me, other.me, self.now_us + strike.lasts_us)
+        elif strike.kind == faults.PAUSE:
+            node.pause(self.now_us + strike.lasts_us)
+        elif strike.kind == faults.CLOCK:
+            node.jump(strike.number % 20_000_001 - 10_000_000)
+
+    def kill(self, node: Node, lasts_us: int) -> None:
+        """This replica dies, and comes back after that time."""
+        life = node.life
+        node.crash()
+        self.clients.lose(life)
+        for peer in self.nodes:
+            if life.replica in peer.linked:
+                silence_us = 0 if chance(self._link_rng, 0.3) else self.swarm.down_after_us
+                self.after(silence_us, self._disconnect, peer, node, life)
+        self.after(lasts_us, self.restart, node)
+
+    def die_of_disk(self, node: Node) -> None:
+        """A replica whose disk refuses to write stops for good; somebody makes room and starts it."""
+        self.kill(node, 100_000)
+
+    def restart(self, node: Node) -> None:
+        """Begin the next life of a replica that is down."""
+        if node.up:
+            return
+        node.start()
+        self.trace.line(f"{self.now_us} {node.life} starts")
+        ghosts, self._ghosts[node.me] = self._ghosts[node.me], []
+        for ghost in ghosts:
+            self.after(between(self._link_rng, 0, 20_000), self._haunt, node, node.life, ghost)
+        for peer in self.nodes:
+            if peer is not node and peer.up:
+                self.connect(node, peer)
+        self.clients.arrive(node)
+
+    def _haunt(self, node: Node, life: object, ghost: Receive) -> None:
+        if node.up and node.life == life:
+            node.put(ghost)
+
+    def _crash_one(self, candidates: list[Node], lasts_us: int) -> None:
+        down = sum(not node.up for node in self.nodes)
+        alive = [node for node in candidates if node.up]
+        if down < (self.n - 1) // 2 and alive:
+            self.kill(alive[0], lasts_us)
+
+    def _blackout(self, lasts_us: int) -> None:
+        for node in self.nodes:
+            if node.up:
+                self.kill(node, between(self._fault_rng, 1, lasts_us))
+
+    def _partition(self, strike: Strike) -> None:
+        cut_off = strike.victims[: 1 + strike.number % max(1, self.n // 2)]
+        rest = [me for me in strike.victims if me not in cut_off]
+        pairs = [(a, b) for a in cut_off for b in rest]
+        shape = strike.number // 8 % 3
+        # Symmetric, nothing gets out, or nothing gets in.
+        cuts = {0: pairs + [(b, a) for a, b in pairs], 1: pairs, 2: [(b, a) for a, b in pairs]}[shape]
+        for a, b in cuts:
+            self._network.cut(a, b)
+        for a, b in pairs:
+            for node, peer in ((self.nodes[a], self.nodes[b]), (self.nodes[b], self.nodes[a])):
+                self.after(self.swarm.down_after_us, self._disconnect, node, peer, peer.life)
+        self.after(strike.lasts_us, self._mend, cuts, pairs)
+
+    def _mend(self, cuts: list[tuple[int, int]], pairs: list[tuple[int, int]]) -> None:
+        for a, b in cuts:
+            self._network.mend(a, b)
+        for a, b in pairs:
+            self.connect(self.nodes[a], self.nodes[b])
+
+    def _flap(self, a: Node, b: Node, lasts_us: int) -> None:
+        self._breaks[a.me][b.me] += 1
+        self._breaks[b.me][a.me] += 1
+        for node, peer in ((a, b), (b, a)):
+            if node.up and peer.me in node.linked:
+                node.put(PeerDown(peer=peer.me))
+        self.after(lasts_us, self.connect, a, b)
+
+    def _replied(self, call: Call) -> None:
+        self.trace.line(f"{self.now_us} call {call.number} is answered {call.reply!r}")
+        if not self._healed and self._ambushes and self.clients.replies >= self._ambushes[0]:
+            self._ambushes.pop(0)
+            # Not in the middle of the turn that replies: at the same moment, right behind it.
+            self.after(0, self._ambush, call.life.replica)
+
+    def _ambush(self, victim: ReplicaId) -> None:
+        self.struck[faults.AMBUSH] += 1
+        lasts_us = log_between(self._fault_rng, 1_000, 300_000)
+        if chance(self._fault_rng, 0.4):
+            self._blackout(lasts_us)
+        else:
+            self._crash_one([self.nodes[victim]], lasts_us)
+
+    # -- the end
+
+    def _heal(self) -> None:
+        self._healed = True
+        self.trace.line(f"{self.now_us} heals")
+        self._network.heal()
+        self.sync_us, self.stuck = min(self.sync_us, 1_000), 0.0
+        self.clients.think_us = 1_000
+        for node in self.nodes:
+            self.restart(node)
+            node.resume()
+        for a in self.nodes:
+            for b in self.nodes[: a.me]:
+                self.connect(a, b)
+        self.after(LOOK_US, self._look)
+
+    def _look(self) -> None:
+        """Is everybody done? Then read everything; and then, has everybody come to rest?"""
+        if self.clients.left == 0 and self.clients.open == 0:
+            if not self._surveyed:
+                self._surveyed = True
+                for node in self.nodes:
+                    self.clients.survey(node, SETTLE_US)
+            elif self._rests():
+                self._at_rest = True
+                return
+        self.after(LOOK_US, self._look)
+
+    def _rests(self) -> bool:
+        frontiers = [node.executor.executed() for node in self.nodes]
+        if any(frontier != frontiers[0] for frontier in frontiers) or any(n.executor.waiting() for n in self.nodes):
+            return False
+        for node in self.nodes:
+            node.consume(1_000_000)
+        logs = self.record.newest()
+        return all(node.consumed == sum(len(a.commands) for a in logs[node.me]) for node in self.nodes)
+
+    def _judge(self) -> None:
+        for node in self.nodes:
+            state = tuple(node.machine.save())
+            self.trace.line(f"{node.life} ends as {b''.join(state)!r} {node.engine.protocol.digest().hex()}")
+        self.watch.finished(
+            World_at_rest(
+                states={node.me: tuple(node.machine.save()) for node in self.nodes},
+                frontiers={node.me: node.executor.executed() for node in self.nodes},
+                waiting={node.me: node.executor.waiting() for node in self.nodes},
+                settled=self._at_rest,
+            )
+        )

@@ -1,0 +1,273 @@
+"""One simulated replica: a whole engine with its disk, its clocks and its inbox, through many lives.
+
+It does for the engine what the shell does in production, and nothing else: it collects inputs, calls `turn` when
+there are some or when the engine asked for it, hands the writes to the disk, the messages to the network.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from epaxos.command import Batch, Payload
+from epaxos.engine import Engine, Input, Turn
+from epaxos.errors import StorageError
+from epaxos.execution.interface import Executor, Group
+from epaxos.ids import InstanceId, ReplicaId
+from epaxos.machines.interface import BatchMachine
+from epaxos.protocols.interface import Durable, Frontier, Now, Order, PeerDown, ProtocolConfig, Why
+from epaxos.storage.memory import MemoryDisk
+from epaxos.testing.forks import between, chance
+from epaxos.testing.record import Life
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from epaxos.storage.interface import WriteGroup
+    from epaxos.testing.loop import World
+
+_MILLION: Final = 1_000_000
+_ENTRIES_MAX: Final = 7
+"""A consumer of the log reads so many entries at a time; small, so that it stops inside of batches."""
+
+
+class RecordingMachine(BatchMachine):
+    """The machine, and a record of what it ran."""
+
+    def __init__(self, world: World, life: Life, inner: BatchMachine) -> None:
+        self._world = world
+        self._life = life
+        self._inner = inner
+        self._log = world.record.logs[life] = []
+
+    def apply_batch(self, batch: Batch, spans: Sequence[int]) -> list[bytes]:
+        applied = self._world.record.unpack(batch)
+        for hook in self._world.watch.applied:
+            hook(self._life, applied)
+        self._log.append(applied)
+        return self._inner.apply_batch(batch, spans)
+
+    def save(self) -> Iterable[bytes]:
+        return self._inner.save()
+
+    def load(self, chunks: Iterable[bytes]) -> None:
+        self._inner.load(chunks)
+
+
+class WatchedExecutor:
+    """The executor, and somebody who looks at every decision it is told of."""
+
+    def __init__(self, world: World, life: Life, inner: Executor) -> None:
+        self._hooks = world.watch.decided
+        self._life = life
+        self._inner = inner
+        self.learn = inner.learn
+        self.entangled = inner.entangled
+        self.reached = inner.reached
+
+    def decide(self, decisions: Sequence[tuple[InstanceId, Payload, Order]]) -> list[Group]:
+        """As `Executor.decide`."""
+        for id_, payload, order in decisions:
+            for hook in self._hooks:
+                hook(self._life, id_, payload, order)
+        return self._inner.decide(decisions)
+
+    def restore(self, ids: Iterable[InstanceId]) -> None:
+        """As `Executor.restore`."""
+        self._inner.restore(ids)
+
+    def executed(self) -> Frontier:
+        """As `Executor.executed`."""
+        return self._inner.executed()
+
+    def missing(self) -> Mapping[InstanceId, Why]:
+        """As `Executor.missing`."""
+        return self._inner.missing()
+
+    def waiting(self) -> int:
+        """As `Executor.waiting`."""
+        return self._inner.waiting()
+
+
+class Node:
+    """Replica `me` of the world. Only an `up` node has an engine."""
+
+    engine: Engine
+    executor: Executor
+    machine: BatchMachine
+
+    def __init__(self, world: World, me: ReplicaId) -> None:
+        self.me = me
+        self.up = False
+        self.life = Life(me, 0)
+        self.disk = MemoryDisk()
+        self.linked: set[ReplicaId] = set()
+        """The peers that this replica was told are up."""
+        self.notes: Counter[str] = Counter()
+        self.turns = 0
+        self.consumed = 0
+        """Entries of the log that the consumer of this replica has read, in all lives."""
+        self._cursor = 0
+        self._world = world
+        self._swarm = world.swarm
+        self._disk_rng = world.forks["disk"]
+        self._clock_rng = world.forks["clock"]
+        self._inbox: deque[Input] = deque()
+        self._turn_at: int | None = None
+        self._paused_until = 0
+        self._syncing = False
+        self._rate_ppm = world.swarm.clock_ppm[me]
+        self._mono_offset_us = 0
+        self._wall_offset_us = 0
+
+    # -- clocks
+
+    def mono_us(self, now_us: int) -> int:
+        """The monotonic clock of this life at a moment of simulated time."""
+        return self._mono_offset_us + now_us + now_us * self._rate_ppm // _MILLION
+
+    def _when(self, mono_us: int) -> int:
+        """The first moment of simulated time at which the clock shows at least `mono_us`."""
+        at = (mono_us - self._mono_offset_us) * _MILLION // (_MILLION + self._rate_ppm)
+        while self.mono_us(at) < mono_us:
+            at += 1
+        return at
+
+    def jump(self, by_us: int) -> None:
+        """Move the wall clock."""
+        self._wall_offset_us += by_us
+
+    # -- lives
+
+    def start(self) -> None:
+        """Begin a life on what the disk holds."""
+        world = self._world
+        self.life = life = Life(self.me, self.life.number + 1)
+        # The monotonic clock of a machine that was switched on again has nothing to do with the old one.
+        self._mono_offset_us = between(self._clock_rng, 0, 10**9)
+        config = ProtocolConfig(me=self.me, n=world.n, window=self._swarm.limits.window, retry_us=self._swarm.retry_us)
+        protocol, executor = world.build(config, world.forks[f"core.{self.me}"], self.disk)
+        self.executor = WatchedExecutor(world, life, executor)
+        self.machine = RecordingMachine(world, life, world.make_machine())
+        self.engine = Engine(
+            me=self.me,
+            n=world.n,
+            incarnation=life.number,
+            protocol=protocol,
+            executor=self.executor,
+            machine=self.machine,
+            log=self.disk,
+            limits=self._swarm.limits,
+        )
+        for _ in self.engine.replay():
+            pass
+        self.up = True
+        self._schedule(world.now_us)
+
+    def crash(self) -> None:
+        """The power goes, and what the disk had not been told to keep may go with it."""
+        unsynced = len(self.disk.unsynced)
+        keep = between(self._disk_rng, 0, unsynced)
+        self.disk = self.disk.crash(keep if self._world.loses_writes else unsynced)
+        self.up = False
+        self._syncing = False
+        self._turn_at = None
+        self._paused_until = 0
+        self._inbox.clear()
+        self.linked.clear()
+        self._world.trace.line(f"{self._world.now_us} {self.life} dies, {keep} of {unsynced}")
+
+    def pause(self, until_us: int) -> None:
+        """Take no turn before then."""
+        self._paused_until = max(self._paused_until, until_us)
+
+    def resume(self) -> None:
+        """End every pause."""
+        self._paused_until = 0
+        if self.up:
+            self._schedule(self._world.now_us)
+
+    # -- turns
+
+    def put(self, item: Input) -> None:
+        """Something arrives."""
+        if isinstance(item, PeerDown):
+            self.linked.discard(item.peer)
+        self._inbox.append(item)
+        if self._turn_at is None or self._turn_at > self._world.now_us + self._swarm.turn_us:
+            self._schedule(self._world.now_us + between(self._clock_rng, 0, self._swarm.turn_us))
+
+    def _schedule(self, at_us: int) -> None:
+        at_us = max(at_us, self._paused_until)
+        if self._turn_at is None or at_us < self._turn_at:
+            self._turn_at = at_us
+            self._world.at(at_us, self._turn, self.life, at_us)
+
+    def _turn(self, life: Life, at_us: int) -> None:
+        if life != self.life or at_us != self._turn_at or not self.up:
+            return
+        self._turn_at = None
+        if at_us < self._paused_until:
+            self._schedule(self._paused_until)
+            return
+        inputs = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._swarm.inputs_max))]
+        self._world.trace.line(f"{at_us} {life} takes {len(inputs)}")
+        now = Now(self.mono_us(at_us), at_us + self._wall_offset_us)
+        turn = self.engine.turn(now, inputs)
+        self.turns += 1
+        self._carry_out(turn)
+        if not self.up:
+            return
+        if self._inbox:
+            self._schedule(at_us + 1)
+        elif turn.wake_us is not None:
+            self._schedule(max(at_us + 1, self._when(turn.wake_us)))
+
+    def _carry_out(self, turn: Turn) -> None:
+        for note in turn.notes:
+            self.notes[note.event] += 1
+            if self._world.trace.verbose:
+                self._world.trace.detail(f"{self.life} notes {note.event} {note.id} {note.detail}")
+        if turn.write is not None:
+            self._write(turn.write)
+        for peers, message in turn.sends:
+            self._world.send(self, peers, message)
+        if turn.delivered > self._cursor and chance(self._clock_rng, 0.1):
+            self.consume(_ENTRIES_MAX)
+
+    def consume(self, limit: int) -> None:
+        """The consumer of the log reads on from where it was."""
+        for entry in self.engine.entries(self._cursor, limit):
+            for hook in self._world.watch.delivered:
+                hook(self.life, entry.cursor, (entry.op, entry.keys, entry.payload))
+            self._cursor = entry.cursor
+            self.consumed += 1
+
+    # -- the disk
+
+    def _write(self, group: WriteGroup) -> None:
+        try:
+            self.disk.write(group)
+        except StorageError:
+            self._world.die_of_disk(self)
+            return
+        if not self._syncing:
+            self._sync()
+
+    def _sync(self) -> None:
+        self._syncing = True
+        rng = self._disk_rng
+        lasts = between(rng, 20, max(20, self._world.sync_us))
+        if chance(rng, self._world.stuck):
+            lasts += between(rng, 20_000, 400_000)
+        self._world.at(self._world.now_us + lasts, self._synced, self.life, self.disk.unsynced[-1])
+
+    def _synced(self, life: Life, upto: int) -> None:
+        if life != self.life or not self.up:
+            return
+        self._syncing = False
+        self.disk.sync(upto)
+        self.put(Durable(mark=self.disk.durable))
+        if self.disk.unsynced:
+            self._sync()

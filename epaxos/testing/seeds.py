@@ -1,0 +1,259 @@
+"""Run seeds: one, or many with a summary. `python -m epaxos.testing.seeds --seeds 0..999`."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from epaxos.machines.interface import BatchMachine
+from epaxos.machines.kv import Kv
+from epaxos.protocols.registry import PROTOCOLS, Factory
+from epaxos.testing import faults
+from epaxos.testing.loop import World
+from epaxos.testing.record import Outcome, Violation
+from epaxos.testing.trace import Sink, Trace
+from epaxos.testing.workload import COMMANDS_MIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedResult:
+    """What became of one seed."""
+
+    seed: int
+    trace_hash: str
+    commands: int
+    """Submitted by clients while faults struck and until they were all gone."""
+    outcomes: dict[str, int]
+    """Commands by outcome: done, rejected, unknown, open."""
+    faults: tuple[str, ...]
+    """The kinds drawn."""
+    struck: dict[str, int]
+    """How often each kind struck, for those that strike."""
+    lives: int
+    """Of all replicas together."""
+    steps: int
+    """Turns of all engines."""
+    messages: int
+    """Delivered."""
+    notes: dict[str, int]
+    """What the protocol found worth noting, by event."""
+    sim_us: int
+    wall_s: float
+    undecided: int
+    """Keys whose history was too entangled for the linearizability checker."""
+    violations: tuple[str, ...] = ()
+    """At most one: the first stops the run. Each says how to replay it."""
+
+    @property
+    def recoveries(self) -> int:
+        """Instances decided by a recovery, as the protocol notes them."""
+        return sum(count for event, count in self.notes.items() if event.startswith("recover"))
+
+    @property
+    def counts(self) -> bool:
+        """Was it hostile enough to be worth counting?"""
+        return self.commands >= COMMANDS_MIN and len(self.faults) >= faults.KINDS_MIN
+
+
+def run_seed(
+    seed: int,
+    *,
+    protocol: str | Factory = "epaxos",
+    n: int = 5,
+    make_machine: Callable[[], BatchMachine] = Kv,
+    without: Iterable[str] = (),
+    sink: Sink | None = None,
+) -> SeedResult:
+    """Run one seed to its end, or to the first violation, which is in the result.
+
+    `protocol` is a name of the registry or a factory of one's own; `without` leaves out kinds of faults; `sink` gets
+    the trace, line by line.
+    """
+    begun = time.perf_counter()
+    trace = Trace(sink)
+    build = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
+    world = World(seed, build, n=n, make_machine=make_machine, without=frozenset(without), trace=trace)
+    violations: tuple[str, ...] = ()
+    try:
+        _run(world)
+    except Violation as violation:
+        violations = (f"{violation}\n{_replay_with(seed, protocol, n)}",)
+        trace.line(f"{world.now_us} {violation.invariant}")
+    outcomes = Counter(call.outcome.value for call in world.record.calls)
+    return SeedResult(
+        seed=seed,
+        trace_hash=trace.digest(),
+        commands=world.clients.total - world.clients.left,
+        outcomes={outcome.value: outcomes[outcome.value] for outcome in Outcome},
+        faults=world.swarm.kinds,
+        struck=dict(sorted(world.struck.items())),
+        lives=sum(node.life.number for node in world.nodes),
+        steps=sum(node.turns for node in world.nodes),
+        messages=sum(world.delivered.values()),
+        notes=dict(sorted(sum((node.notes for node in world.nodes), Counter[str]()).items())),
+        sim_us=world.now_us,
+        wall_s=time.perf_counter() - begun,
+        undecided=len(world.record.undecided),
+        violations=violations,
+    )
+
+
+def _run(world: World) -> None:
+    """Run it; whatever an engine raises is a violation as well, unless it only passes one on."""
+    try:
+        world.run()
+    except Violation:
+        raise
+    except Exception as error:
+        if isinstance(error.__cause__, Violation):
+            raise error.__cause__ from None
+        where = "".join(traceback.format_exception(error))
+        raise Violation("exception", f"{error!r} at {world.now_us} us\n{where}") from error
+
+
+def _replay_with(seed: int, protocol: str | Factory, n: int) -> str:
+    named = f" --protocol {protocol}" if isinstance(protocol, str) and protocol != "epaxos" else ""
+    sized = f" --replicas {n}" if n != 5 else ""
+    return f"replay with: epaxos sim --seed {seed}{named}{sized} --trace"
+
+
+# ------------------------------------------------------------------------------------------------------- many seeds
+
+
+def run_seeds(seeds: Iterable[int], *, protocol: str = "epaxos", n: int = 5, jobs: int = 1) -> Iterator[SeedResult]:
+    """Run them all, in `jobs` processes. With more than one, results come in the order in which they are ready."""
+    run = partial(run_seed, protocol=protocol, n=n)
+    if jobs == 1:
+        yield from map(run, seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(run, seeds, chunksize=4)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What many seeds amount to."""
+
+    seeds: int = 0
+    counted: int = 0
+    """Seeds with at least 50 commands and three kinds of fault."""
+    commands: int = 0
+    steps: int = 0
+    messages: int = 0
+    lives: int = 0
+    recoveries: int = 0
+    undecided: int = 0
+    sim_us: int = 0
+    wall_s: float = 0.0
+    struck: Counter[str] = field(default_factory=Counter)
+    violations: list[tuple[int, str]] = field(default_factory=list)
+    """(seed, what)"""
+
+    def add(self, result: SeedResult) -> None:
+        """Count one more seed."""
+        self.seeds += 1
+        self.counted += result.counts
+        self.commands += result.commands
+        self.steps += result.steps
+        self.messages += result.messages
+        self.lives += result.lives
+        self.recoveries += result.recoveries
+        self.undecided += result.undecided
+        self.sim_us += result.sim_us
+        self.wall_s += result.wall_s
+        self.struck.update(result.struck)
+        self.violations += [(result.seed, what) for what in result.violations]
+
+    def __str__(self) -> str:
+        speed = self.sim_us / 1e6 / self.wall_s if self.wall_s else 0.0
+        each = 1000 * self.wall_s / self.seeds if self.seeds else 0.0
+        lines = [
+            f"{self.seeds} seeds, {self.counted} of them with {COMMANDS_MIN} commands and {faults.KINDS_MIN} kinds of"
+            f" fault; {each:.0f} ms a seed",
+            f"{self.commands} commands, {self.steps} turns, {self.messages} messages, {self.lives} lives,"
+            f" {self.recoveries} recoveries",
+            f"{self.sim_us / 3.6e9:.2f} simulated hours, {speed:.0f} for each hour of computing",
+            "struck: " + ", ".join(f"{kind} {count}" for kind, count in sorted(self.struck.items())),
+        ]
+        if self.undecided:
+            lines.append(f"{self.undecided} histories too entangled to be judged from outside")
+        lines.append(f"{len(self.violations)} violations")
+        return "\n".join(lines)
+
+
+def shrink(seed: int, *, protocol: str | Factory = "epaxos", n: int = 5) -> tuple[tuple[str, ...], SeedResult]:
+    """Leave out kinds of fault for as long as the seed still fails in the same way: (kinds left out, the result).
+
+    Raises ValueError for a seed that does not fail.
+    """
+    left_out: tuple[str, ...] = ()
+    result = run_seed(seed, protocol=protocol, n=n)
+    if not result.violations:
+        raise ValueError(f"seed {seed} does not fail")
+    for kind in result.faults:
+        tried = run_seed(seed, protocol=protocol, n=n, without=(*left_out, kind))
+        if tried.violations and _invariant(tried) == _invariant(result):
+            left_out, result = (*left_out, kind), tried
+    return left_out, result
+
+
+def _invariant(result: SeedResult) -> str:
+    return result.violations[0].partition(":")[0]
+
+
+# ---------------------------------------------------------------------------------------------------------- command
+
+
+def _range(text: str) -> range:
+    first, dots, last = text.partition("..")
+    return range(int(first), int(last if dots else first) + 1)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m epaxos.testing.seeds", description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--seeds", type=_range, metavar="A..B", help="run these seeds, both ends included")
+    which.add_argument("--seed", type=int, metavar="N", help="run one seed")
+    parser.add_argument("--trace", action="store_true", help="with --seed: print every event")
+    parser.add_argument("--shrink", action="store_true", help="with --seed: leave out faults while it still fails")
+    parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="epaxos")
+    parser.add_argument("--replicas", type=int, default=5, metavar="N")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --seeds: so many processes")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run seeds as the command line says; 0 when no invariant was violated, else 1."""
+    args = _arguments(argv)
+    if args.seed is not None:
+        return _one(args)
+    summary = Summary()
+    for result in run_seeds(args.seeds, protocol=args.protocol, n=args.replicas, jobs=args.jobs):
+        summary.add(result)
+        for violation in result.violations:
+            print(f"seed {result.seed}: {violation}", flush=True)
+    print(summary)
+    return bool(summary.violations)
+
+
+def _one(args: argparse.Namespace) -> int:
+    sink = print if args.trace else None
+    result = run_seed(args.seed, protocol=args.protocol, n=args.replicas, sink=sink)
+    if result.violations and args.shrink:
+        left_out, result = shrink(args.seed, protocol=args.protocol, n=args.replicas)
+        print(f"still fails without {', '.join(left_out) or 'anything left out'}")
+    print(f"seed {result.seed}: {', '.join(result.faults)}; {result.commands} commands, {result.lives} lives,")
+    print(f"{result.steps} turns, {result.messages} messages, {result.sim_us} us; trace {result.trace_hash}")
+    print(result.violations[0] if result.violations else "no violation")
+    return bool(result.violations)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
