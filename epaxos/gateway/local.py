@@ -269,7 +269,7 @@ def _described(spec: Spec, dialect: int) -> bytes:
     keys = [replies.integer(position) for position in spec.keys]
     empty = b"~0\r\n" if dialect == 3 else b"*0\r\n"
     name, arity = replies.bulk(spec.name.encode()), replies.integer(spec.arity)
-    return replies.array((name, arity, flags, *keys, empty, empty, empty, replies.array(())))
+    return replies.array((name, arity, flags, *keys, empty, empty, empty, empty))
 
 
 # --------------------------------------------------------------------------------------------------------- subcommands
