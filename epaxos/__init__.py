@@ -16,7 +16,7 @@ from epaxos._version import VERSION
 
 if TYPE_CHECKING:
     from epaxos import testing
-    from epaxos.client import Client
+    from epaxos.client import Client, ResponseError
     from epaxos.config import Config
     from epaxos.engine import LogEntry
     from epaxos.errors import (
@@ -40,6 +40,7 @@ __all__ = [
     "MachineError",
     "ProtocolError",
     "Rejected",
+    "ResponseError",
     "StateMachine",
     "StorageError",
     "Unknown",
@@ -59,6 +60,7 @@ _HOMES: Final = {
     "MachineError": "epaxos.errors",
     "ProtocolError": "epaxos.errors",
     "Rejected": "epaxos.errors",
+    "ResponseError": "epaxos.client",
     "StateMachine": "epaxos.machines.interface",
     "StorageError": "epaxos.errors",
     "Unknown": "epaxos.errors",

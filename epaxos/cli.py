@@ -6,13 +6,14 @@ import importlib
 import platform
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
 from epaxos._version import VERSION
 from epaxos.config import PROTOCOLS, Config
 from epaxos.console import EXIT_DONE, Console, exit_code, foreseen, report
+from epaxos.quorums import MAX_REPLICAS
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, words to stderr.")
 config_option = click.option(
@@ -139,6 +140,105 @@ def config_check(path: str, overrides: Sequence[str], as_json: bool) -> None:
     Console(as_json).result(
         value, f"{path}: cluster {found.cluster!r}, {found.protocol}, {found.n} replicas: {replicas}"
     )
+
+
+# ---------------------------------------------------------------------------------------------------------- simulation
+
+
+def _seed_range(context: click.Context, option: click.Parameter, text: str | None) -> range | None:
+    if text is None:
+        return None
+    first, dots, last = text.partition("..")
+    if not first.isdecimal() or (dots and not last.isdecimal()) or (dots and int(last) < int(first)):
+        raise click.BadParameter("expected A..B with A <= B, or one number")
+    return range(int(first), int(last if dots else first) + 1)
+
+
+@cli.command()
+@click.option(
+    "--seeds",
+    metavar="A..B",
+    callback=_seed_range,
+    default="1..100",
+    show_default=True,
+    help="Run these, both included.",
+)
+@click.option("--seed", type=int, metavar="N", help="Run one seed and show what it drew.")
+@click.option("--trace", is_flag=True, help="With --seed: print every event.")
+@click.option("--shrink", is_flag=True, help="With --seed: leave out faults for as long as it still fails.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="What to run.")
+@click.option("--replicas", type=click.IntRange(1, MAX_REPLICAS), default=5, show_default=True, help="How many.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="With --seeds: so many processes."
+)
+@json_option
+def sim(
+    seeds: range,
+    seed: int | None,
+    trace: bool,
+    shrink: bool,
+    protocol: str,
+    replicas: int,
+    jobs: int,
+    as_json: bool,
+) -> int:
+    """Run whole clusters in virtual time under faults drawn from a seed; fail when an invariant is violated.
+
+    Example: epaxos sim --seeds 1..500 --jobs 2
+    """
+    from epaxos.commands import sim as module
+
+    console = Console(as_json)
+    if seed is None:
+        return module.many(seeds, protocol=protocol, n=replicas, jobs=jobs, console=console)
+    return module.one(seed, protocol=protocol, n=replicas, trace=trace, shrunk=shrink, console=console)
+
+
+# ------------------------------------------------------------------------------------------------ a client for the hand
+
+_WORDS: Final = (
+    ("get", "KEY", "The value of a key.", "epaxos get greeting --at CA"),
+    ("set", "KEY VALUE [NX|XX] [GET]", "Set the value of a key.", "epaxos set greeting hello"),
+    ("del", "KEY...", "Delete keys; how many there were.", "epaxos del greeting farewell"),
+    ("exists", "KEY...", "How many of the keys have a value.", "epaxos exists greeting"),
+    ("incr", "KEY", "Add one to an integer.", "epaxos incr visits"),
+    ("decr", "KEY", "Subtract one from an integer.", "epaxos decr visits"),
+    ("incrby", "KEY NUMBER", "Add to an integer.", "epaxos incrby visits -3"),
+    ("decrby", "KEY NUMBER", "Subtract from an integer.", "epaxos decrby visits 3"),
+    ("append", "KEY VALUE", "Append to a value; its length afterwards.", "epaxos append greeting '!'"),
+    ("strlen", "KEY", "The length of a value, in bytes.", "epaxos strlen greeting"),
+    ("mget", "KEY...", "The values of keys, all at one moment.", "epaxos mget greeting visits"),
+    ("mset", "KEY VALUE [KEY VALUE]...", "Set the values of keys, all at one moment.", "epaxos mset a 1 b 2"),
+)
+"""name, words, what it does, example: the commands of `gateway.commands` that make sense by hand."""
+
+
+def _hand_command(name: str, words: str, about: str, example: str) -> None:
+    """Add one command that sends its words to a replica and shows the reply."""
+
+    @cli.command(name, help=f"{about}\n\nExample: {example}", context_settings={"ignore_unknown_options": True})
+    @click.argument("arguments", nargs=-1, required=True, metavar=words)
+    @click.option("--at", metavar="NAME", help="Ask this replica and no other; without it, the first that answers.")
+    @click.option("--timeout", type=float, default=15.0, show_default=True, help="Seconds to wait for the reply.")
+    @config_option
+    @set_option
+    @json_option
+    def command(
+        arguments: tuple[str, ...],
+        at: str | None,
+        timeout: float,
+        config_path: str,
+        overrides: tuple[str, ...],
+        as_json: bool,
+    ) -> None:
+        from epaxos.commands import byhand
+
+        reply = byhand.ask(Config.load(config_path, overrides), at, (name, *arguments), timeout_s=timeout)
+        Console(as_json).result(reply, byhand.shown(reply))
+
+
+for _each in _WORDS:
+    _hand_command(*_each)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

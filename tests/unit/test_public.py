@@ -20,6 +20,7 @@ NAMES = [
     "MachineError",
     "ProtocolError",
     "Rejected",
+    "ResponseError",
     "StateMachine",
     "StorageError",
     "Unknown",
