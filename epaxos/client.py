@@ -36,6 +36,7 @@ _UNCLEAR: Final = ": may or may not have been applied"
 _TURNED_AWAY: Final = "ERR max number of clients reached"
 
 T = TypeVar("T")
+K = TypeVar("K", str, bytes)
 
 
 class ResponseError(EpaxosError):
@@ -348,7 +349,7 @@ class Client:
         """The values of these keys at one moment."""
         return [_expect_value(value) for value in _expect(list, await self.execute("MGET", *keys))]
 
-    async def mset(self, values: Mapping[str, Word] | Mapping[bytes, Word]) -> None:
+    async def mset(self, values: Mapping[K, Word]) -> None:
         """Set the values of all these keys at one moment."""
         words = [word for pair in values.items() for word in pair]
         _expect(bytes, await self.execute("MSET", *words))
