@@ -69,7 +69,7 @@ class FrameReader:
         self._max_bytes = max_bytes
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes | bytearray) -> list[Frame]:
         """Take what was received; return the frames that it completes.
 
         Raises ProtocolError for a frame longer than the bound, as soon as its length is read, and for one whose

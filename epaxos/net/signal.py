@@ -31,4 +31,4 @@ class Signal:
 
 def now_us() -> int:
     """The monotonic clock of the running loop, in microseconds: the one that timers, deadlines and delays refer to."""
-    return int(trio.current_time() * 1_000_000)
+    return round(trio.current_time() * 1_000_000)

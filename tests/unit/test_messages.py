@@ -74,8 +74,8 @@ GOOD: dict[Kind, st.SearchStrategy[Any]] = {
     messages.INVALID: st.lists(st.builds(Invalidator, ids, st.booleans()), max_size=4).map(tuple),
 }
 
-NOT_AN_INTEGER = [None, True, 1.0, "1", b"1", [], {}]
-NOT_AN_ARRAY = [None, True, 3, "id", b"id", {}]
+NOT_AN_INTEGER: list[Any] = [None, True, 1.0, "1", b"1", [], {}]
+NOT_AN_ARRAY: list[Any] = [None, True, 3, "id", b"id", {}]
 BAD: dict[Kind, list[Any]] = {
     messages.ID: [
         *NOT_AN_ARRAY,
