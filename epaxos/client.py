@@ -117,7 +117,7 @@ class _Link:
             self._waiting.clear()
             try:
                 await self._stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except trio.BrokenResourceError:
                 scope.cancel()
                 return
 
@@ -127,7 +127,7 @@ class _Link:
         while True:
             try:
                 received = await self._stream.receive_some(_READ_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            except trio.BrokenResourceError as error:
                 return error
             if not received:
                 return None

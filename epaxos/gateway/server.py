@@ -10,6 +10,7 @@ holds a bounded amount of memory. A reply is never bounded by itself: it is as l
 from __future__ import annotations
 
 import itertools
+import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol as Interface
@@ -25,6 +26,9 @@ from epaxos.limits import LimitsConfig
 
 READ_BYTES: Final = 64 * 1024
 """How much is read from a connection at once."""
+
+KEEPALIVE_S: Final = 300
+"""After such a silence the system asks whether the client's machine is still there; the value is that of Redis."""
 
 TOO_MANY_CLIENTS: Final = replies.error(b"ERR max number of clients reached")
 _CLOSING_US: Final = 1_000_000
@@ -198,7 +202,7 @@ class Connection:
             if data:
                 try:
                     await self._stream.send_all(data)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                except trio.BrokenResourceError:
                     scope.cancel()
                     return
                 self._unsent -= len(data)
@@ -235,6 +239,8 @@ class Gateway:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """One connection, from its first byte until it is closed."""
+        if isinstance(stream, trio.SocketStream):
+            _keep_alive(stream)
         async with stream:
             if self.connections >= self.limits.connections:
                 await _turn_away(stream)
@@ -248,6 +254,12 @@ class Gateway:
     def answer(self, client: local.Client, item: Local) -> bytes:
         """The reply to a command that needs no other replica."""
         return local.answer(local.Context(self.replica, client, self.connections, self.limits.connections, item.args))
+
+
+def _keep_alive(stream: trio.SocketStream) -> None:
+    """Have the system notice a client whose machine is gone, or its place would be taken for ever."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
 
 
 async def _turn_away(stream: trio.abc.Stream) -> None:

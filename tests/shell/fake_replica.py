@@ -35,6 +35,7 @@ class FakeReplica:
         self.kv = Kv()
         self.holding = holding
         self.submitted: list[Submitted] = []
+        self.has_submitted = trio.Event()
         self.cancelled: list[Waiter] = []
         self.resets = 0
         self._streams = 0
@@ -45,6 +46,7 @@ class FakeReplica:
 
     def submit(self, waiter: Waiter, stream: int, run: bytes, count: int, deadline_us: int) -> None:
         self.submitted.append(Submitted(waiter, stream, run, count, deadline_us))
+        self.has_submitted.set()
         if not self.holding:
             self.answer(len(self.submitted) - 1)
 

@@ -32,6 +32,8 @@ class Site:
         """Connections are not accepted, and not refused either."""
         self.raw = False
         """The test plays the replica."""
+        self.lockstep = False
+        """A connection holds nothing: who sends waits until it is received."""
         self.accepted: list[trio.abc.Stream] = []
 
 
@@ -53,7 +55,8 @@ class Cluster:
             await trio.sleep_forever()
         if site.down:
             raise ConnectionRefusedError(111, "Connection refused")
-        mine, theirs = trio.testing.memory_stream_pair()
+        pair_of = trio.testing.lockstep_stream_pair if site.lockstep else trio.testing.memory_stream_pair
+        mine, theirs = pair_of()
         site.accepted.append(theirs)
         if not site.raw:
             self._nursery.start_soon(Gateway(site.replica, site.limits).serve, theirs)
@@ -230,6 +233,27 @@ async def test_the_reply_to_a_cancelled_command_is_discarded(cluster: Cluster) -
         assert patient.value == b"v"
 
 
+async def test_a_cancelled_command_that_was_not_sent_never_is(cluster: Cluster) -> None:
+    cluster.sites["CA"].lockstep = True
+    async with pair(cluster) as (kv, stream), trio.open_nursery() as nursery:
+        first = await start(nursery, kv, "GET", "a")
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_settled, scope)
+            await kv.incr("n")
+        last = await start(nursery, kv, "GET", "b")
+        sent = request(b"GET", b"a") + request(b"GET", b"b")
+        received = await stream.receive_some() + await stream.receive_some()
+        assert received == sent
+        await stream.send_all(b"$1\r\n1\r\n$1\r\n2\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (first.value, last.value) == (b"1", b"2")
+
+
+async def cancel_when_settled(scope: trio.CancelScope) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel()
+
+
 # ------------------------------------------------------------------------------------------------------------ failover
 
 
@@ -302,6 +326,30 @@ async def test_a_command_that_was_not_sent_goes_to_the_next_replica(cluster: Clu
     assert cluster.calls == ["CA", "VA"]
     assert site.replica.commands == 0
     assert cluster.sites["VA"].replica.commands == 1
+
+
+async def test_a_command_that_waited_to_be_sent_when_the_connection_broke_goes_to_the_next(cluster: Cluster) -> None:
+    cluster.sites["CA"].lockstep = True
+    async with pair(cluster) as (kv, stream), trio.open_nursery() as nursery:
+        sent = await start(nursery, kv, "INCR", "k")
+        waiting = await start(nursery, kv, "INCR", "k")
+        await stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(sent.error, Unknown)
+        assert waiting.value == 1
+        assert cluster.calls == ["CA", "VA"]
+
+
+async def test_a_command_is_not_carried_round_for_ever(cluster: Cluster) -> None:
+    for site in cluster.sites.values():
+        site.raw = True
+    async with cluster.client() as kv, trio.open_nursery() as nursery:
+        outcome = await start(nursery, kv, "INCR", "k")
+        for name in ("CA", "VA", "IR", "CA"):
+            await cluster.sites[name].accepted.pop().send_all(b"-ERR max number of clients reached\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(outcome.error, Rejected) and outcome.error.reason == "closed"
+        assert cluster.calls == ["CA", "VA", "IR", "CA"]
 
 
 async def test_a_replica_that_makes_no_sense_is_left(cluster: Cluster) -> None:

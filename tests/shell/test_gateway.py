@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -259,14 +261,44 @@ async def test_a_client_that_leaves_cancels_what_it_waits_for() -> None:
 
 
 async def test_a_connection_that_breaks_while_replies_are_sent_ends_quietly() -> None:
-    replica = FakeReplica()
+    replica = FakeReplica(holding=True)
     client, server = trio.testing.lockstep_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Gateway(replica, LIMITS).serve, server)
-        await client.send_all(request(b"GET", b"a"))
+        await client.send_all(request(b"GET", b"a") + request(b"PING") + request(b"GET", b"b"))
         await settled()
+        replica.answer(0)
+        await settled()
+        await client.receive_stream.aclose()
+    assert replica.cancelled == [replica.submitted[1].waiter]
+
+
+async def test_a_connection_that_is_reset_ends_quietly() -> None:
+    replica = FakeReplica(holding=True)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        client = await trio.open_tcp_stream(*listener.socket.getsockname())
+        server = await listener.accept()
+    await client.send_all(request(b"GET", b"a"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Gateway(replica, LIMITS).serve, server)
+        await replica.has_submitted.wait()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await client.aclose()
-    assert replica.cancelled == []
+    assert replica.cancelled == [replica.submitted[0].waiter]
+
+
+async def test_a_client_that_is_turned_away_may_be_gone_already() -> None:
+    gateway = Gateway(FakeReplica(), LimitsConfig(connections=1))
+    _stays, first = trio.testing.memory_stream_pair()
+    gone, second = trio.testing.lockstep_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.serve, first)
+        await settled()
+        await gone.aclose()
+        await gateway.serve(second)
+        assert gateway.connections == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_server_that_stops_cancels_what_its_clients_wait_for() -> None:
