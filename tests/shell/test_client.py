@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -94,12 +96,14 @@ class Outcome:
     def __init__(self) -> None:
         self.value: object = None
         self.error: BaseException | None = None
+        self.known = trio.Event()
 
     async def of(self, client: Client, *words: str) -> None:
         try:
             self.value = await client.execute(*words)
         except (Rejected, Unknown, ResponseError) as error:
             self.error = error
+        self.known.set()
 
 
 async def start(nursery: trio.Nursery, client: Client, *words: str) -> Outcome:
@@ -338,6 +342,31 @@ async def test_a_command_that_waited_to_be_sent_when_the_connection_broke_goes_t
         assert isinstance(sent.error, Unknown)
         assert waiting.value == 1
         assert cluster.calls == ["CA", "VA"]
+
+
+async def test_a_command_that_breaks_off_while_it_is_sent_is_unknown(cluster: Cluster) -> None:
+    cluster.sites["CA"].lockstep = True
+    async with pair(cluster) as (kv, stream), trio.open_nursery() as nursery:
+        outcome = await start(nursery, kv, "INCR", "k")
+        assert isinstance(stream, trio.StapledStream)
+        await stream.receive_stream.aclose()
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(outcome.error, Unknown)
+
+
+async def test_a_connection_that_is_reset_is_lost(cluster_text: ClusterText) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    config = Config.parse(cluster_text(1, client_port=listener.socket.getsockname()[1]))
+    async with listener, Client(config) as kv, trio.open_nursery() as nursery:
+        outcome = Outcome()
+        nursery.start_soon(outcome.of, kv, "INCR", "k")
+        server = await listener.accept()
+        assert await server.receive_some() == request(b"INCR", b"k")
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await server.aclose()
+        await outcome.known.wait()
+        assert isinstance(outcome.error, Unknown)
+        assert isinstance(outcome.error.__cause__, trio.BrokenResourceError)
 
 
 async def test_a_command_is_not_carried_round_for_ever(cluster: Cluster) -> None:
