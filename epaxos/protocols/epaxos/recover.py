@@ -70,6 +70,7 @@ class SelfRecovery:
         ready = self.state.me in recovery.replies and len(recovery.replies) >= self.state.quorums.slow
         if ready and not recovery.proposed:
             recovery.proposed = True
+            self.state.note("recover", instance)
             payload, dep = self._value(instance, recovery.replies)
             vote.propose(self.state, instance, recovery.ballot, payload, dep)
 

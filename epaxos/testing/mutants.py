@@ -1,0 +1,378 @@
+"""Sabotage on purpose: every mutant is a bug that somebody really made, and must die in the seeds.
+
+A simulator that lets one live is not yet a simulator. `epaxos mutants` hunts them; each dies by what a run looks like
+from outside (agreement, order, linearizability, durability, liveness), never by a check beside the sabotage.
+
+Bugs that only recovery by others can turn into damage (one variable for promise and vote, an answer computed anew,
+votes counted per ballot …) are not here yet: while a coordinator recovers only its own lane, it is in every recovery
+quorum, its log holds its vote before anyone else has one, and these mutants behave like the original.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_SABOTAGE: Final = Path(__file__).with_name("sabotage.py")
+_EPAXOS: Final = "epaxos.protocols.epaxos."
+
+HUNT_STRIDE: Final = 100_000
+"""Hunts of one mutant look at seeds this far apart, so that none of them meets a seed of another."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One bug: where it goes, and where it was seen."""
+
+    name: str
+    story: str
+    edits: tuple[tuple[str, str, str], ...]
+    """(module, the text that stands there exactly once, what stands there instead)"""
+    pure: bool = False
+    """The edit is in a pure twin, so the compiled one must not be used."""
+    protocol: str = "epaxos"
+    n: int = 5
+    quick: bool = False
+    """Is it hunted in every change's checks?"""
+
+
+MUTANTS: Final[tuple[Mutant, ...]] = (
+    Mutant(
+        name="answer-before-saving",
+        story="PreAcceptOK leaves before its record is durable; the voter forgets (S12; the original code's issue 28)",
+        edits=(
+            (
+                _EPAXOS + "accept",
+                "        state.save(instance)\n"
+                "        state.send((peer,), PreAcceptOK(id=instance.id, dep=instance.ack_dep))",
+                "        state.save(instance)\n"
+                "        state.send((peer,), PreAcceptOK(id=instance.id, dep=instance.ack_dep), 0)",
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="send-before-logging",
+        story="PreAccept leaves before the coordinator's own record is durable, and is forgotten in a crash (S38)",
+        edits=(
+            (
+                _EPAXOS + "lead",
+                "state.send(state.others, self._preaccept(instance))",
+                "state.send(state.others, self._preaccept(instance), 0)",
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="resume-ballot-0",
+        story="a restarted coordinator starts again at ballot 0, though it may have proposed there before (S18)",
+        edits=(
+            (
+                _EPAXOS + "protocol",
+                "        self.recovery.start(unfinished)\n",
+                "        from epaxos.protocols.epaxos.lead import Leading\n"
+                "        for i in unfinished:\n"
+                "            i.phase = Phase.PRE\n"
+                "            i.lead = Leading(deadline_us=0, sent_us=0)\n"
+                "            i.lead.acks[state.me] = i.ack_dep\n"
+                "            self.lead._deadlines[i.batch.name] = 0\n",
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="half-a-component",
+        story="the apply mark of a component is cut in the middle, and the rest runs alone after a restart (S39)",
+        edits=(
+            (
+                "epaxos.applier",
+                "        groups, self._unrecorded = self._unrecorded, []\n",
+                "        groups, self._unrecorded = self._unrecorded, []\n"
+                "        groups = [*groups[:-1], groups[-1][: (len(groups[-1]) + 1) // 2]]\n",
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="reuse-a-slot",
+        story="after a restart the lane goes on behind the last executed slot, not behind the last one submitted",
+        edits=(
+            (
+                _EPAXOS + "lead",
+                "self.next_slot = self.state.highest[self.state.me] + 1",
+                "self.next_slot = self.state.executed.low[self.state.me] + 1",
+            ),
+            (
+                _EPAXOS + "lead",
+                "            if id_ not in state.live and id_ not in state.executed:\n                return id_",
+                "            if id_ not in state.executed:\n"
+                "                state.live.pop(id_, None)\n"
+                "                self.open.pop(id_, None)\n"
+                "                return id_",
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="forgotten-fast-commit",
+        story="a fast commit is told before it is durable at its coordinator (the bold row of 1.6; S17)",
+        edits=(
+            (_EPAXOS + "state", "self.save(instance, urgent=fast)", "self.save(instance, urgent=False)"),
+            (_EPAXOS + "state", "after=NEWEST if fast else NOTHING", "after=NOTHING"),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="forgotten-promise",
+        story="RecoverOK leaves before the joined ballot is durable, and the restarted replica votes below it",
+        edits=(
+            (
+                _EPAXOS + "accept",
+                "        state.save(instance)\n        state.send((peer,), evidence(state, instance))\n    elif",
+                "        state.send((peer,), evidence(state, instance), 0)\n    elif",
+            ),
+        ),
+    ),
+    Mutant(
+        name="forgotten-vote",
+        story="AcceptOK leaves before the vote is durable",
+        edits=(
+            (
+                _EPAXOS + "vote",
+                "        _vote(state, instance, message.ballot, message.payload, message.dep)\n"
+                "        state.send(state.others, _vote_message(instance))",
+                "        _vote(state, instance, message.ballot, message.payload, message.dep)\n"
+                "        state.send(state.others, _vote_message(instance), 0)",
+            ),
+        ),
+    ),
+    Mutant(
+        name="small-slow-quorum",
+        story="the slow path is content with one vote less than a majority",
+        edits=(("epaxos.quorums", "slow=n - f,", "slow=n - f - 1,"),),
+        quick=True,
+    ),
+    Mutant(
+        name="small-fast-quorum",
+        story="the fast path is content with one agreeing reply less",
+        edits=(("epaxos.quorums", "fast=n - e,", "fast=n - e - 1,"),),
+    ),
+    Mutant(
+        name="fast-whatever-they-say",
+        story="the fast path takes any fast quorum of replies for agreement",
+        edits=(
+            (
+                _EPAXOS + "lead",
+                "agree = sum(dep == instance.init_dep for dep in leading.acks.values())",
+                "agree = acks",
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="forgotten-conflicts",
+        story="the conflict index is not rebuilt from the log after a restart",
+        edits=(
+            (
+                _EPAXOS + "state",
+                "                self.index.register(id_, instance.batch)",
+                "                pass",
+            ),
+        ),
+    ),
+    Mutant(
+        name="reads-leave-no-trace",
+        story="reads are not registered, so a later write does not know of an earlier read",
+        edits=(
+            (
+                _EPAXOS + "deps",
+                "            mode = flags & READ\n",
+                "            mode = flags & READ\n            if mode:\n                continue\n",
+            ),
+        ),
+        pure=True,
+    ),
+    Mutant(
+        name="order-of-the-walk",
+        story="ids of a component run in the order in which the walk met them, which depends on where it began (S22)",
+        edits=(
+            (
+                "epaxos.execution.graph",
+                "groups.append(sorted(member.id for member in component))",
+                "groups.append([member.id for member in component])",
+            ),
+        ),
+        pure=True,
+    ),
+    Mutant(
+        name="gaps-do-not-matter",
+        story="execution does not wait for ids under a dependency vector of which nothing is known (S19)",
+        edits=(
+            (
+                "epaxos.execution.graph",
+                "            if slot > known:\n                return lane\n        return None",
+                "            if slot > known:\n                return None\n        return None",
+            ),
+        ),
+        pure=True,
+    ),
+    Mutant(
+        name="own-lane-unordered",
+        story="the initial dependencies leave out the coordinator's own earlier instances (2.6)",
+        edits=(
+            (
+                _EPAXOS + "lead",
+                "state.index.lead(id_, batch)",
+                "state.index.preaccept(id_, batch, state.zero)",
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="votes-are-not-evidence",
+        story="a recoverer that is the coordinator proposes Nop without looking at the votes (R2 before R1)",
+        edits=((_EPAXOS + "recover", "        if voted:  # R1", "        if False:  # R1"),),
+        quick=True,
+    ),
+    Mutant(
+        name="applied-again",
+        story="after a restart what was applied from the apply marks is decided and applied a second time",
+        edits=(("epaxos.engine", "            self.executor.restore(ids)\n", ""),),
+        quick=True,
+    ),
+    Mutant(
+        name="a-timeout-is-a-failure",
+        story="a command that was proposed is reported as rejected when its deadline passes",
+        edits=(
+            (
+                "epaxos.admission",
+                'piece.fail(Unknown("proposed, and no result before the deadline"))',
+                'piece.fail(Rejected("deadline"))',
+            ),
+        ),
+        quick=True,
+    ),
+    Mutant(
+        name="never-sent-again",
+        story="what a link lost is not sent again",
+        edits=(
+            (_EPAXOS + "protocol", "            self.lead.retransmit()\n", ""),
+            (_EPAXOS + "protocol", "        self.lead.link_up(event.peer)\n", ""),
+        ),
+    ),
+    Mutant(
+        name="never-asks",
+        story="a replica that missed decisions waits for somebody to tell it",
+        edits=(
+            (_EPAXOS + "protocol", "            self.query.sweep()\n", ""),
+            (_EPAXOS + "protocol", "        self.query.catch_up(event.peer)\n", ""),
+            (_EPAXOS + "protocol", "Blocked: lambda e: self.query.blocked(e.ids),", "Blocked: lambda e: None,"),
+        ),
+    ),
+    Mutant(
+        name="lazy-gate",
+        story="the gate lets through what waits for a save of the same turn",
+        edits=(("epaxos.gate", "        if after <= self._durable:", "        if after <= self._durable + 1:"),),
+        quick=True,
+    ),
+)
+
+
+# ---------------------------------------------------------------------------------------------------------- the hunt
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """One hunt of one mutant."""
+
+    mutant: Mutant
+    seeds: int
+    """How many seeds were run, the killing one included."""
+    killed_by: str | None
+    """The violation, or None: it lives."""
+    seed: int | None
+    wall_s: float
+
+
+def hunt(mutant: Mutant, *, first: int, seeds_max: int) -> Hunt:
+    """Run seeds from `first` on in a sabotaged process, until one of them kills the mutant."""
+    begun = time.perf_counter()
+    task = {
+        "edits": mutant.edits,
+        "seeds": [first, first + seeds_max - 1],
+        "n": mutant.n,
+        "protocol": mutant.protocol,
+    }
+    environment = {**os.environ, "EPAXOS_PURE": "1"} if mutant.pure else dict(os.environ)
+    done = subprocess.run(
+        [sys.executable, str(_SABOTAGE), json.dumps(task)], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"the hunt of {mutant.name} failed:\n{done.stderr}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    seed = found["seed"]
+    tried = seeds_max if seed is None else seed - first + 1
+    return Hunt(mutant, tried, found["violation"], seed, time.perf_counter() - begun)
+
+
+def hunts(
+    mutants: tuple[Mutant, ...], *, times: int = 3, seeds_max: int = 400, jobs: int = 2
+) -> Iterator[tuple[Mutant, list[Hunt]]]:
+    """Hunt each mutant `times` times, in `jobs` processes; gives the hunts of each, in the order of the registry."""
+    with ThreadPoolExecutor(jobs) as pool:
+        under_way = [
+            (mutant, [pool.submit(hunt, mutant, first=i * HUNT_STRIDE, seeds_max=seeds_max) for i in range(times)])
+            for mutant in mutants
+        ]
+        for mutant, futures in under_way:
+            yield mutant, [future.result() for future in futures]
+
+
+def row(mutant: Mutant, found: list[Hunt]) -> tuple[str, str, str, str]:
+    """(name, verdict, median seeds to kill, what killed it) for a table."""
+    killed = [one for one in found if one.killed_by is not None]
+    if len(killed) < len(found):
+        return mutant.name, f"LIVES ({len(found) - len(killed)} of {len(found)})", f"> {found[0].seeds}", ""
+    invariants = sorted({str(one.killed_by).partition(":")[0] for one in killed})
+    return mutant.name, "dead", f"{statistics.median(one.seeds for one in killed):g}", ", ".join(invariants)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Hunt as the command line says; 0 when every mutant is dead, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m epaxos.testing.mutants", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
+    parser.add_argument("--quick", action="store_true", help="only those that every change is checked with")
+    parser.add_argument("--times", type=int, default=3, help="hunts of each, for the median")
+    parser.add_argument("--seeds-max", type=int, default=400, help="seeds a hunt may take")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    args = parser.parse_args(argv)
+    unknown = set(args.names) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        parser.error(f"no mutant {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in MUTANTS)}")
+    chosen = tuple(
+        mutant
+        for mutant in MUTANTS
+        if (not args.names or mutant.name in args.names) and (mutant.quick or not args.quick)
+    )
+    lives = 0
+    print(f"{'mutant':28} {'verdict':18} {'seeds':>6}  killed by")
+    for mutant, found in hunts(chosen, times=args.times, seeds_max=args.seeds_max, jobs=args.jobs):
+        name, verdict, seeds, killed_by = row(mutant, found)
+        lives += verdict != "dead"
+        print(f"{name:28} {verdict:18} {seeds:>6}  {killed_by}", flush=True)
+    print(f"{len(chosen) - lives} of {len(chosen)} mutants dead")
+    return bool(lives)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Run seeds in a process in which some lines of the package say something else.
+
+    python sabotage.py '{"edits": [[module, old, new], …], "seeds": [first, last], "n": 5, "protocol": "epaxos"}'
+
+Run as a script, so that the edits are in place before anything of `epaxos` is imported. The first violation, or the
+end of the seeds, is printed as one line of JSON. `mutants.py` is the other end.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+Edit = tuple[str, str]
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Compiles the source with the edits made; each must fit exactly once, so that no mutant rots unseen."""
+
+    def __init__(self, name: str, path: str, edits: list[Edit]) -> None:
+        super().__init__(name, path)
+        self._edits = edits
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError("no cached bytecode for a sabotaged module")
+
+    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> CodeType:  # type: ignore[override]  # typeshed
+        text = bytes(data).decode()
+        for old, new in self._edits:
+            if text.count(old) != 1:
+                raise SystemExit(f"{self.name}: {text.count(old)} places for {old!r}; a mutant needs exactly one")
+            text = text.replace(old, new)
+        return compile(text, path, "exec", dont_inherit=True, optimize=_optimize)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, edits: dict[str, list[Edit]]) -> None:
+        self._edits = edits
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self._edits:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.origin is not None:
+            spec.loader = _Loader(fullname, spec.origin, self._edits[fullname])
+        return spec
+
+
+def main(argument: str) -> None:
+    task = json.loads(argument)
+    edits: dict[str, list[Edit]] = {}
+    for module, old, new in task["edits"]:
+        edits.setdefault(module, []).append((old, new))
+    sys.meta_path.insert(0, _Finder(edits))
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    from epaxos.testing.seeds import run_seed
+
+    first, last = task["seeds"]
+    for seed in range(first, last + 1):
+        result = run_seed(seed, protocol=task["protocol"], n=task["n"])
+        if result.violations:
+            print(json.dumps({"seed": seed, "violation": result.violations[0]}))
+            return
+    print(json.dumps({"seed": None, "violation": None}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
