@@ -2,10 +2,6 @@
 
 A simulator that lets one live is not yet a simulator. `epaxos mutants` hunts them; each dies by what a run looks like
 from outside (agreement, order, linearizability, durability, liveness), never by a check beside the sabotage.
-
-Bugs that only recovery by others can turn into damage (one variable for promise and vote, an answer computed anew,
-votes counted per ballot …) are not here yet: while a coordinator recovers only its own lane, it is in every recovery
-quorum, its log holds its vote before anyone else has one, and these mutants behave like the original.
 """
 
 from __future__ import annotations
@@ -240,8 +236,8 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     ),
     Mutant(
         name="votes-are-not-evidence",
-        story="a recoverer that is the coordinator proposes Nop without looking at the votes (R2 before R1)",
-        edits=((_EPAXOS + "recover", "        if voted:  # R1", "        if False:  # R1"),),
+        story="a recoverer proposes without looking at the votes (R2 before R1)",
+        edits=((_EPAXOS + "verdict", "    if voted:  # R1", "    if False:  # R1"),),
         quick=True,
     ),
     Mutant(
@@ -284,6 +280,59 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         story="the gate lets through what waits for a save of the same turn",
         edits=(("epaxos.gate", "        if after <= self._durable:", "        if after <= self._durable + 1:"),),
         quick=True,
+    ),
+    Mutant(
+        name="recomputed-answer",
+        story="a retransmitted PreAccept overwrites the stored answer with what conflicts now (S27)",
+        edits=(
+            (
+                _EPAXOS + "accept",
+                "        state.send((peer,), PreAcceptOK(id=instance.id, dep=instance.ack_dep))\n    elif instance.bal",
+                "        fresh = state.index.preaccept(instance.id, message.payload, message.init_dep)\n"
+                "        instance.ack_dep = instance.dep = fresh\n"
+                "        state.save(instance)\n"
+                "        state.send((peer,), PreAcceptOK(id=instance.id, dep=fresh))\n    elif instance.bal",
+            ),
+        ),
+    ),
+    Mutant(
+        name="no-validation",
+        story="a recovery's candidate is proposed without asking what stands against it",
+        edits=((_EPAXOS + "verdict", "    if not recovery.against:  # V1", "    if True:  # V1"),),
+    ),
+    Mutant(
+        name="candidate-thrown-away",
+        story="a recovery that finds no vote gives the command up, though it may have been decided fast (R3 left out)",
+        edits=(
+            (
+                _EPAXOS + "verdict",
+                "    if not agree or len(agree) < len(replies) - state.quorums.e:",
+                "    if agree or not agree:",
+            ),
+        ),
+    ),
+    Mutant(
+        name="fast-after-joining",
+        story="a coordinator that has joined a higher ballot still commits on the fast path (I11, S9)",
+        edits=(
+            (
+                _EPAXOS + "lead",
+                "if instance.phase is not Phase.PRE or not leading.lead0 or instance.bal or",
+                "if instance.phase is not Phase.PRE or",
+            ),
+        ),
+    ),
+    Mutant(
+        name="no-order-on-a-connection",
+        story="a pipelined command does not wait until its conflicting predecessor is decided (S43)",
+        edits=(
+            (
+                "epaxos.admission",
+                "        return any(conflicting(before.run, piece.run)"
+                " for before in self._streams.get(piece.stream, ()))",
+                "        return False",
+            ),
+        ),
     ),
 )
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from epaxos.command import READ, Entry
 from epaxos.engine import Cancel, Engine, Input, Limits, Submit, Turn
 from epaxos.errors import Rejected, Unknown
+from epaxos.ids import InstanceId
 from epaxos.machines.kv import Op, PyKv
-from epaxos.messages import Message
+from epaxos.messages import Message, Recover, RecoverOK
 from epaxos.packing import encode_run
 from epaxos.protocols.epaxos.protocol import EPaxos
 from epaxos.protocols.interface import Durable, Note, Now, PeerUp, ProtocolConfig, Receive, Rtt
@@ -214,6 +215,19 @@ class ByHand:
     def measure(self, i: int, *rtts_us: int) -> None:
         """Site `i` measures these round trips to replicas 0, 1, …; its own is ignored."""
         self.turn(i, *(Rtt(peer=p, rtt_us=rtt_us) for p, rtt_us in enumerate(rtts_us) if p != i))
+
+    def recover(self, i: int, id_: InstanceId, *quorum: int, lose: bool = True) -> None:
+        """Site `i` starts to recover `id_`; Recover and its answers pass between it and `quorum` only. The others'
+        are lost, or still under way."""
+        protocol = self.sites[i].protocol
+        protocol.recovery.start([protocol.state.touch(id_)])
+        self.turn(i, Rtt(peer=(i + 1) % self.n, rtt_us=0))
+        for target in quorum:
+            self.pass_on(Recover, source=i, target=target)
+            self.pass_on(RecoverOK, source=target, target=i)
+        if lose:
+            self.drop(Recover, source=i)
+        self.wait(RETRY_US // 2)
 
     # -- views
 

@@ -18,12 +18,17 @@ from epaxos.messages import (
     PreAcceptOK,
     Recover,
     RecoverOK,
+    Validate,
+    ValidateOK,
+    Waiting,
 )
 from epaxos.protocols.epaxos import accept, vote
 from epaxos.protocols.epaxos.lead import Lead
 from epaxos.protocols.epaxos.query import Query
-from epaxos.protocols.epaxos.recover import SelfRecovery
+from epaxos.protocols.epaxos.recover import Recoverer, on_waiting
 from epaxos.protocols.epaxos.state import Instance, Own, Phase, State
+from epaxos.protocols.epaxos.trigger import Trigger
+from epaxos.protocols.epaxos.validate import on_validate
 from epaxos.protocols.interface import (
     NOTHING,
     Blocked,
@@ -58,17 +63,19 @@ class EPaxos(Protocol):
         self.state = State(config, rng, log)
         self.lead = Lead(self.state)
         self.query = Query(self.state)
-        self.recovery = SelfRecovery(self.state)
+        self.recovery = Recoverer(self.state)
+        self.trigger = Trigger(self.state, self.recovery)
+        self._blocked: tuple[InstanceId, ...] = ()
         self._events: dict[type, Callable[[Any], None]] = {
             Start: self._start,
             Propose: lambda e: self.lead.submit(e.batch, e.deadline_us),
             Receive: self._receive,
             Durable: self._durable,
             Executed: self._executed,
-            Blocked: lambda e: self.query.blocked(e.ids),
+            Blocked: self._on_blocked,
             Wake: self._wake,
             PeerUp: self._peer_up,
-            PeerDown: lambda e: None,
+            PeerDown: lambda e: self.state.suspected.add(e.peer),
             Rtt: self._rtt,
         }
         self._messages: dict[type[Message], Callable[[ReplicaId, Any], None]] = {
@@ -79,6 +86,9 @@ class EPaxos(Protocol):
             Commit: self._commit,
             Recover: lambda peer, m: accept.on_recover(self.state, peer, m),
             RecoverOK: self.recovery.on_recover_ok,
+            Validate: lambda peer, m: on_validate(self.state, peer, m),
+            ValidateOK: self.recovery.on_validate_ok,
+            Waiting: lambda peer, m: on_waiting(self.state, m),
             Nack: lambda peer, m: self.recovery.on_nack(m),
             CommitQuery: self.query.on_query,
         }
@@ -87,6 +97,8 @@ class EPaxos(Protocol):
         state = self.state
         state.now = now
         self._events[type(event)](event)
+        if self.recovery.active:
+            self.recovery.look_again()
         effects, state.effects = state.effects, []
         return effects
 
@@ -119,15 +131,31 @@ class EPaxos(Protocol):
     def _wake(self, event: Wake) -> None:
         if event.timer == TICK:
             self.lead.retransmit()
-            live, own = self.state.live, self.lead.open
-            self.recovery.retransmit([live[i] for i in own if live[i].lead is None or not live[i].lead.lead0])
+            self.recovery.retransmit()
+            self.trigger.own(self.lead.open)
+            self.trigger.gaps()
             self.query.sweep()
+            self._need(self._blocked)
             self._tick_later()
+            return
+        assert isinstance(event.timer, tuple)
+        what, id_, *ballot = event.timer
+        if what == "fast":
+            self.lead.hurry(id_)
         else:
-            assert isinstance(event.timer, tuple)
-            self.lead.hurry(event.timer[1])
+            self.recovery.out_of_patience(id_, *ballot)
+
+    def _on_blocked(self, event: Blocked) -> None:
+        self._blocked = tuple(event.ids)
+        self._need(self._blocked)
+
+    def _need(self, blocked: tuple[InstanceId, ...]) -> None:
+        """Ask for what execution and recoveries wait for, and recover what nobody can tell."""
+        ids = dict.fromkeys((*blocked, *self.recovery.needs()))
+        self.trigger.needed(self.query.need(id_ for id_ in ids if id_ not in self.state.decided))
 
     def _peer_up(self, event: PeerUp) -> None:
+        self.state.suspected.discard(event.peer)
         self.lead.link_up(event.peer)
         self.query.catch_up(event.peer)
 
@@ -147,6 +175,8 @@ class EPaxos(Protocol):
                 self.lead.own_ack_durable(instance)
             elif own is Own.JOIN:
                 self.recovery.own_join_durable(instance, ballot)
+            elif own is Own.VALIDATION:
+                self.recovery.own_validation_durable(instance, ballot)
             else:
                 vote.own_vote_durable(state, instance, ballot)
             self._maybe_chosen(instance)
@@ -191,8 +221,9 @@ class EPaxos(Protocol):
 
     def _decided(self, instance: Instance) -> None:
         """`instance` has just become COM here, by votes or by a message."""
+        self.recovery.settled(instance.id)
+        self.trigger.settled(instance.id)
         if instance.id.lane == self.state.me:
-            self.recovery.settled(instance.id)
             self.lead.settled(instance)
 
     # -- views

@@ -7,13 +7,13 @@ the highest slot it has heard of, and now and then asks beyond that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Final
 
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
 from epaxos.protocols.epaxos.state import EPOCH, Phase, State
-from epaxos.protocols.interface import NOTHING, Why
+from epaxos.protocols.interface import NOTHING
 
 ANSWERS_MAX: Final = 1024
 """Commits sent for one query; what is beyond them is asked for again."""
@@ -29,34 +29,37 @@ class Query:
         self.state = state
         self.sweeps = 0
         self._asked: dict[InstanceId, tuple[int, int]] = {}
-        """id that execution waits for -> (when it may be asked for again, times asked)"""
+        """id that is waited for -> (when it may be asked for again, times asked)"""
         self._settled = [0] * state.n
         """Per lane, the highest slot heard of one sweep ago: old enough that its Commit is not simply under way."""
 
     # -- asking
 
-    def blocked(self, ids: Mapping[InstanceId, Why]) -> None:
-        """Execution waits for these: the first time wait for the Commit under way, then ask."""
+    def need(self, ids: Iterable[InstanceId]) -> list[tuple[InstanceId, int]]:
+        """These are waited for: the first time let the Commit under way arrive, then ask. (id, times asked) of each."""
         state, due = self.state, []
         patience_us = state.round_trip_us()
-        self._asked = {id_: asked for id_, asked in self._asked.items() if id_ in ids}
+        asked: dict[InstanceId, tuple[int, int]] = {}
         for id_ in ids:
             at_us, times = self._asked.get(id_, (state.now.mono_us + patience_us, 0))
             if state.now.mono_us >= at_us:
                 due.append((id_, times))
                 at_us, times = state.now.mono_us + patience_us, times + 1
-            self._asked[id_] = (at_us, times)
+            asked[id_] = (at_us, times)
+        self._asked = asked
         by_peer: dict[ReplicaId, list[InstanceId]] = {}
         for id_, times in due:
             by_peer.setdefault(self._whom(id_.lane, times), []).append(id_)
         for peer, wanted in by_peer.items():
             self._ask(peer, _ranges(wanted))
+        return [(id_, times) for id_, (_, times) in asked.items()]
 
     def _whom(self, lane: int, times: int) -> ReplicaId:
-        """The coordinator first, then everybody in turn."""
-        order = [lane, *(p for p in self.state.others if p != lane)]
-        peer = order[times % len(order)]
-        return peer if peer != self.state.me else self.state.others[times % len(self.state.others)]
+        """The coordinator first, then everybody in turn; those whose link is down only if there is nobody else."""
+        state = self.state
+        order = [p for p in (lane, *(p for p in state.others if p != lane)) if p != state.me]
+        likely = [p for p in order if p not in state.suspected] or order
+        return likely[times % len(likely)]
 
     def sweep(self) -> None:
         """Ask for the gaps below what was heard of one sweep ago; every few sweeps, beyond it, and somebody else."""

@@ -1,19 +1,32 @@
-"""Recovery of the own lane: a coordinator that lost its ballot-0 role finishes what it left (protocol.md 3.1, 3.2).
+"""Recovery of any instance by any replica (protocol.md 3.2; when it starts is in `trigger`).
 
-A restarted replica never acts for ballot 0 again (S18), so it leads a ballot of its own. It is the coordinator of
-what it recovers, hence always in its own quorum: only the rules C, R1 and R2 can apply, and no Validate is needed.
+Step 1 joins a fresh ballot at a slow quorum; step 2 reads the answers (rules C, R1, R2, R3); a candidate goes through
+Validate (R4) and the verdicts of step 3 (V1 … V4, W1 … W5, in `verdict`); step 4 is an ordinary round of votes. A
+restarted replica leads a ballot of its own for what it left unfinished: it never acts for ballot 0 again (S18).
 """
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 
-from epaxos.command import NOP, Payload
+from epaxos.command import NOP, Batch, Payload
 from epaxos.ids import Ballot, InstanceId, ReplicaId, Vector, next_ballot
-from epaxos.messages import Nack, Recover, RecoverOK
-from epaxos.protocols.epaxos import vote
+from epaxos.messages import Nack, Recover, RecoverOK, Validate, ValidateOK, Waiting
+from epaxos.protocols.epaxos import verdict, vote
 from epaxos.protocols.epaxos.accept import RECOVER_MAX, evidence
 from epaxos.protocols.epaxos.state import Instance, Own, Phase, State
+from epaxos.protocols.epaxos.validate import validate
+from epaxos.protocols.interface import SetTimer
+
+
+class Stage(enum.Enum):
+    """What a recovery is waiting for."""
+
+    EVIDENCE = "RecoverOK from a slow quorum"
+    VALIDATION = "ValidateOK from all of Q"
+    COMPETITORS = "the ids that stand against the candidate"
+    VOTES = "AcceptOK from a slow quorum"
 
 
 @dataclass(slots=True)
@@ -22,30 +35,45 @@ class Recovery:
 
     ballot: Ballot
     sent_us: int
+    stage: Stage = Stage.EVIDENCE
     replies: dict[ReplicaId, RecoverOK] = field(default_factory=dict)
-    proposed: bool = False
+    patient: bool = True
+    """More than a slow quorum may still answer, which makes waiting for competitors rarer."""
+    quorum: frozenset[ReplicaId] = frozenset()
+    """Q: whose answers step 2 was decided on; all of them must validate."""
+    k: int = 0
+    """|R|: members of Q whose answer at ballot 0 agreed with the candidate."""
+    batch: Batch | None = None
+    dep: Vector = ()
+    """The candidate, D = initDep."""
+    validated: dict[ReplicaId, ValidateOK] = field(default_factory=dict)
+    against: dict[InstanceId, bool] = field(default_factory=dict)
+    """I: id -> is it committed somewhere."""
 
 
-class SelfRecovery:
-    """Leads ballots for own ids that this incarnation may not finish at ballot 0."""
+class Recoverer:
+    """Leads ballots above 0."""
 
     def __init__(self, state: State) -> None:
         self.state = state
         self.started = 0
         self.nops = 0
-        self._seen: dict[InstanceId, Ballot] = {}
+        self.active: dict[InstanceId, None] = {}
+        """Ids with a recovery led by this replica, oldest first."""
+        self.outbid: dict[InstanceId, Ballot] = {}
         """Ballots met in a Nack, higher than the joined one."""
-        self._patience: dict[InstanceId, int] = {}
-        """Until when to wait for whoever leads a higher ballot."""
+
+    # -- step 1
 
     def start(self, instances: list[Instance]) -> None:
-        """Step 1: a fresh ballot for each, durable before it is sent (the gate sees to it), ranges where possible."""
+        """A fresh ballot for each, durable before it is sent (the gate sees to it), in ranges where possible."""
         state = self.state
         for instance in instances:
             self.started += 1
-            above = max(instance.bal, self._seen.pop(instance.id, 0))
+            above = max(instance.bal, self.outbid.pop(instance.id, 0))
             state.join(instance, next_ballot(above, state.me, state.n))
             instance.recovery = Recovery(ballot=instance.bal, sent_us=state.now.mono_us)
+            self.active[instance.id] = None
             mark = state.save(instance)
             state.due.append((mark, instance.id, Own.JOIN, instance.bal))
         for message in _ranges(instances):
@@ -56,8 +84,10 @@ class SelfRecovery:
         if instance.recovery is not None and instance.recovery.ballot == ballot:
             self._reply(instance, self.state.me, evidence(self.state, instance))
 
+    # -- step 2
+
     def on_recover_ok(self, peer: ReplicaId, message: RecoverOK) -> None:
-        """Step 2. Answers to an older ballot do not count (S29)."""
+        """Answers to an older ballot do not count (S29); late ones matter while waiting (W4)."""
         instance = self.state.live.get(message.id)
         if instance is not None and instance.recovery is not None and instance.recovery.ballot == message.ballot:
             if message.payload is not None:
@@ -65,75 +95,196 @@ class SelfRecovery:
             self._reply(instance, peer, message)
 
     def _reply(self, instance: Instance, peer: ReplicaId, message: RecoverOK) -> None:
-        recovery = instance.recovery
+        recovery: Recovery = instance.recovery
         recovery.replies[peer] = message
-        ready = self.state.me in recovery.replies and len(recovery.replies) >= self.state.quorums.slow
-        if ready and not recovery.proposed:
-            recovery.proposed = True
-            self.state.note("recover", instance)
-            payload, dep = self._value(instance, recovery.replies)
-            vote.propose(self.state, instance, recovery.ballot, payload, dep)
+        if recovery.stage is Stage.EVIDENCE:
+            self._read_evidence(instance)
 
-    def _value(self, instance: Instance, replies: dict[ReplicaId, RecoverOK]) -> tuple[Payload, Vector]:
-        voted = [reply for reply in replies.values() if reply.phase == Phase.ACC]
-        if voted:  # R1: repeat the newest vote; `abal`, never the ballot just joined (S1)
-            newest = max(voted, key=lambda reply: reply.abal)
-            payload = NOP if newest.nop else newest.payload
-            assert payload is not None, f"{instance.id}: a vote without its payload"
-            return payload, newest.dep
-        # R2: the coordinator is in the quorum and had not committed, so no fast decision exists or ever will.
-        self.nops += 1
-        return NOP, self.state.zero
+    def _read_evidence(self, instance: Instance) -> None:
+        state = self.state
+        recovery: Recovery = instance.recovery
+        if state.me not in recovery.replies or len(recovery.replies) < state.quorums.slow:
+            return
+        found = verdict.from_evidence(state, instance.id, recovery.replies)
+        if found is None:
+            if recovery.patient and len(recovery.replies) < state.n:
+                self._be_patient(instance)
+            else:
+                self._test_candidate(instance)
+        else:
+            self._propose(instance, *found)
+
+    def _be_patient(self, instance: Instance) -> None:
+        at_us = self.state.now.mono_us + self.state.round_trip_us() // 2
+        self.state.effects.append(SetTimer(timer=("evidence", instance.id, instance.recovery.ballot), at_us=at_us))
+
+    def out_of_patience(self, id_: InstanceId, ballot: Ballot) -> None:
+        """Whoever has not answered by now is not waited for."""
+        instance = self.state.live.get(id_)
+        if instance is not None and instance.recovery is not None and instance.recovery.ballot == ballot:
+            instance.recovery.patient = False
+            if instance.recovery.stage is Stage.EVIDENCE:
+                self._read_evidence(instance)
+
+    def _test_candidate(self, instance: Instance) -> None:
+        """R3: is there a value that may have been decided fast? If so it goes to all of Q (R4)."""
+        state = self.state
+        recovery: Recovery = instance.recovery
+        candidate = verdict.candidate(state, recovery.replies)
+        if candidate is None:
+            self._propose(instance, NOP, state.zero)
+            return
+        recovery.batch, recovery.dep, recovery.k = candidate
+        recovery.stage = Stage.VALIDATION
+        recovery.quorum = frozenset(recovery.replies)
+        answer = validate(state, instance, recovery.batch, recovery.dep, recovery.dep)
+        if answer is not None:
+            recovery.validated[state.me] = answer
+            state.due.append((instance.mark, instance.id, Own.VALIDATION, recovery.ballot))
+        self._ask_to_validate(instance)
+
+    # -- step 3
+
+    def _ask_to_validate(self, instance: Instance) -> None:
+        recovery: Recovery = instance.recovery
+        assert recovery.batch is not None
+        peers = tuple(p for p in self.state.others if p in recovery.quorum and p not in recovery.validated)
+        message = Validate(
+            id=instance.id,
+            ballot=recovery.ballot,
+            payload=recovery.batch,
+            init_dep=recovery.dep,
+            dep=recovery.dep,
+        )
+        self.state.send(peers, message)
+
+    def own_validation_durable(self, instance: Instance, ballot: Ballot) -> None:
+        """The own registration is on disk; if the others have answered meanwhile, go on."""
+        if instance.recovery is not None and instance.recovery.ballot == ballot:
+            self._weigh(instance)
+
+    def on_validate_ok(self, peer: ReplicaId, message: ValidateOK) -> None:
+        """From exactly the members of Q, each counted once."""
+        instance = self.state.live.get(message.id)
+        if instance is None or instance.recovery is None or instance.recovery.ballot != message.ballot:
+            return
+        if peer in instance.recovery.quorum:
+            instance.recovery.validated[peer] = message
+            self._weigh(instance)
+
+    def _weigh(self, instance: Instance) -> None:
+        state = self.state
+        recovery: Recovery = instance.recovery
+        complete = recovery.validated.keys() == recovery.quorum and instance.mark <= state.durable
+        if recovery.stage is not Stage.VALIDATION or not complete:
+            return
+        for answer in recovery.validated.values():
+            for id_, committed in answer.invalid:
+                recovery.against[id_] = recovery.against.get(id_, False) or committed
+        recovery.stage = Stage.COMPETITORS
+        recovery.sent_us = state.now.mono_us
+        self._judge(instance)
+        if instance.recovery is recovery and recovery.stage is Stage.COMPETITORS:
+            self._tell_waiting(instance)
+
+    def _judge(self, instance: Instance) -> None:
+        recovery: Recovery = instance.recovery
+        found = verdict.from_competitors(self.state, instance.id, recovery)
+        if found is not None:
+            self._propose(instance, *found)
+
+    def _tell_waiting(self, instance: Instance) -> None:
+        recovery: Recovery = instance.recovery
+        message = Waiting(id=instance.id, k=recovery.k, dep=recovery.dep)
+        on_waiting(self.state, message)
+        self.state.send(self.state.others, message)
+
+    def look_again(self) -> None:
+        """Something was decided, or told: is a wait over?"""
+        for id_ in list(self.active):
+            instance = self.state.live.get(id_)
+            if instance is None or instance.recovery is None:
+                del self.active[id_]
+            elif instance.recovery.stage is Stage.COMPETITORS:
+                self._judge(instance)
+
+    def needs(self) -> list[InstanceId]:
+        """Ids that must be driven to a decision because a recovery waits for them."""
+        waiting = (self.state.live[i].recovery for i in self.active if i in self.state.live)
+        return [id_ for r in waiting if r is not None and r.stage is Stage.COMPETITORS for id_ in r.against]
+
+    # -- step 4
+
+    def _propose(self, instance: Instance, payload: Payload, dep: Vector) -> None:
+        recovery: Recovery = instance.recovery
+        recovery.stage = Stage.VOTES
+        recovery.sent_us = self.state.now.mono_us
+        self.nops += payload is NOP
+        self.state.note("recover", instance, "nop" if payload is NOP else "value")
+        vote.propose(self.state, instance, recovery.ballot, payload, dep)
+
+    # -- links lose, and others may be faster
 
     def on_nack(self, message: Nack) -> None:
-        """Somebody leads a higher ballot: stop here, wait for the decision, and outbid it only if none comes."""
+        """Somebody leads a higher ballot: stop here and wait for the decision."""
         instance = self.state.live.get(message.id)
         if instance is None or instance.phase is Phase.COM or message.ballot <= instance.bal:
             return
-        self._seen[instance.id] = max(message.ballot, self._seen.get(instance.id, 0))
+        self.outbid[instance.id] = max(message.ballot, self.outbid.get(instance.id, 0))
         instance.recovery = None
         if instance.lead is not None:
             instance.lead.lead0 = False
 
-    def retransmit(self, own: list[Instance]) -> None:
-        """Send again what a quorum has not answered for a round trip; outbid whoever took over and did not finish."""
+    def retransmit(self) -> None:
+        """Send again what was not answered for a round trip. A wait that lasts too long starts over with a fresh
+        ballot: a member of its quorum may have crashed since (W5, S7)."""
         state = self.state
         overdue = state.now.mono_us - state.round_trip_us()
-        again, outbid = [], []
-        for instance in own:
-            recovery = instance.recovery
-            if recovery is None:
-                if self._patience_is_over(instance.id):
-                    outbid.append(instance)
-            elif recovery.sent_us <= overdue:
-                recovery.sent_us = state.now.mono_us
-                if recovery.proposed:
-                    vote.ask_again(state, instance, state.others)
-                else:
-                    again.append(instance)
+        again: list[Instance] = []
+        stale: list[Instance] = []
+        for id_ in list(self.active):
+            instance = state.live.get(id_)
+            recovery: Recovery | None = None if instance is None else instance.recovery
+            if instance is None or recovery is None:
+                del self.active[id_]
+            elif recovery.stage is Stage.COMPETITORS and recovery.sent_us <= overdue - 4 * state.round_trip_us():
+                stale.append(instance)
+            elif recovery.sent_us <= overdue or recovery.stage is Stage.COMPETITORS:
+                self._send_again(instance, recovery, again)
         for message in _ranges(again):
             state.send(state.others, message)
-        self.start(outbid)
+        self.start(stale)
 
-    def _patience_is_over(self, id_: InstanceId) -> bool:
-        """A few jittered round trips after the ballot was lost, so that two recoverers do not duel in step."""
-        state = self.state
-        until = self._patience.setdefault(id_, state.now.mono_us + state.round_trip_us() * state.rng.randrange(2, 6))
-        if state.now.mono_us < until:
-            return False
-        del self._patience[id_]
-        return True
+    def _send_again(self, instance: Instance, recovery: Recovery, again: list[Instance]) -> None:
+        if recovery.stage is Stage.COMPETITORS:
+            self._tell_waiting(instance)
+            return
+        recovery.sent_us = self.state.now.mono_us
+        if recovery.stage is Stage.VOTES:
+            vote.ask_again(self.state, instance, self.state.others)
+        elif recovery.stage is Stage.VALIDATION:
+            self._ask_to_validate(instance)
+        else:
+            again.append(instance)
 
     def settled(self, id_: InstanceId) -> None:
-        """A decision came: nothing is left to outbid."""
-        self._seen.pop(id_, None)
-        self._patience.pop(id_, None)
+        """A decision came: nothing is left to lead or to outbid."""
+        self.active.pop(id_, None)
+        self.outbid.pop(id_, None)
+
+
+def on_waiting(state: State, message: Waiting) -> None:
+    """A fact, true for ever (I20): k replicas other than the coordinator pre-accepted id at ballot 0 with dep."""
+    if message.id not in state.decided:
+        known = state.facts.get(message.id)
+        if known is None or known[0] < message.k:
+            state.facts[message.id] = (message.k, message.dep)
 
 
 def _ranges(instances: list[Instance]) -> list[Recover]:
     """One message for each run of consecutive slots with the same ballot."""
     messages: list[Recover] = []
-    for instance in sorted(instances, key=lambda i: i.id):
+    for instance in sorted(instances, key=lambda i: (i.id.lane, i.id.slot)):
         id_, ballot = instance.id, instance.recovery.ballot
         last = messages[-1] if messages else None
         adjacent = last is not None and (last.lane, last.last + 1, last.ballot) == (id_.lane, id_.slot, ballot)

@@ -58,6 +58,7 @@ class Own(enum.Enum):
     ACK = "PreAcceptOK"
     VOTE = "AcceptOK"
     JOIN = "RecoverOK"
+    VALIDATION = "ValidateOK"
 
 
 class Instance:
@@ -168,6 +169,10 @@ class State:
         self.highest = [0] * config.n
         """Per lane, the highest slot heard of."""
         self.rtt_us = [0] * config.n
+        self.suspected: set[ReplicaId] = set()
+        """Replicas whose link is down."""
+        self.facts: dict[InstanceId, tuple[int, Vector]] = {}
+        """Waiting facts about undecided ids: (k, dep) of the strongest (1.3, I20)."""
         self.mark = 0
         self.durable = 0
         self.now = Now(0, 0)
@@ -299,6 +304,7 @@ class State:
             instance.batch = payload
         instance.votes.clear()
         instance.recovery = None
+        self.facts.pop(instance.id, None)
         self.decided.add(instance.id)
         self.save(instance, urgent=fast)
         self.effects.append(Decide(id=instance.id, payload=payload, order=dep, after=NEWEST if fast else NOTHING))

@@ -1,0 +1,104 @@
+"""When a recovery starts (protocol.md 3.1): late, by one replica first, and never in step with the others.
+
+An id that is needed (execution or a recovery waits for it) is asked for before it is recovered: asking is cheap, and a
+recovery may turn a slow command into a Nop. How often it is asked for first depends on whether its coordinator is
+suspected. Replicas take turns by a rank that a hash of the id and the attempt gives, with jitter. Gaps that nobody
+waits for come last: they hold up the contiguous watermarks, after seconds, and in ranges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from epaxos.ids import InstanceId
+from epaxos.protocols.epaxos.recover import Recoverer
+from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
+
+ASKS_IF_SUSPECTED: Final = 1
+ASKS_IF_ALIVE: Final = 6
+"""CommitQueries for a needed id before it is recovered, a round trip apart."""
+GAP_ROUND_TRIPS: Final = 24
+"""For how long a gap nobody waits for is left alone."""
+GAP_IDS: Final = 64
+"""Ids of a lane recovered as gaps at a time."""
+
+
+class Trigger:
+    """Decides who recovers what, and when."""
+
+    def __init__(self, state: State, recoverer: Recoverer) -> None:
+        self.state = state
+        self.recoverer = recoverer
+        self._due: dict[InstanceId, int] = {}
+        """id -> when it is this replica's turn to recover it."""
+        self._attempts: dict[InstanceId, int] = {}
+        self._stuck: list[tuple[int, int]] = [(0, 0)] * state.n
+        """Per lane, the decided watermark and since when it stands there."""
+
+    def needed(self, asked: Iterable[tuple[InstanceId, int]]) -> None:
+        """(id, times asked) of what execution or a recovery waits for."""
+        start = []
+        for id_, times in asked:
+            enough = ASKS_IF_SUSPECTED if id_.lane in self.state.suspected else ASKS_IF_ALIVE
+            if times >= enough and self._is_idle(id_) and self._my_turn(id_):
+                start.append(self.state.touch(id_))
+        self.recoverer.start(start)
+
+    def own(self, ids: Iterable[InstanceId]) -> None:
+        """Own ids that this incarnation may not finish at ballot 0 and nobody seems to finish for it."""
+        self.recoverer.start([self.state.live[i] for i in ids if self._is_idle(i) and self._my_turn(i)])
+
+    def gaps(self) -> None:
+        """Look whether a lane's watermark has stood still for long below something decided or heard of."""
+        state, now_us = self.state, self.state.now.mono_us
+        for lane in range(state.n):
+            low, since_us = self._stuck[lane]
+            if state.decided.low[lane] != low or state.highest[lane] == low:
+                self._stuck[lane] = (state.decided.low[lane], now_us)
+            elif lane != state.me and now_us - since_us > GAP_ROUND_TRIPS * state.round_trip_us():
+                self._recover_gaps(lane)
+
+    def _recover_gaps(self, lane: int) -> None:
+        ids = []
+        for first, last in self.state.decided.gaps(lane, self.state.highest[lane], GAP_IDS):
+            ids += [InstanceId(EPOCH, slot, lane) for slot in range(first, min(last, first + GAP_IDS - 1) + 1)]
+        due = [i for i in ids[:GAP_IDS] if self._is_idle(i) and self._my_turn(i)]
+        self.recoverer.start([self.state.touch(i) for i in due])
+
+    def _is_idle(self, id_: InstanceId) -> bool:
+        """Undecided, and not being led by this replica at any ballot."""
+        instance: Instance | None = self.state.get(id_)
+        if instance is None:
+            return True
+        leads = instance.recovery is not None or (instance.lead is not None and instance.lead.lead0)
+        return instance.phase is not Phase.COM and not leads
+
+    def _my_turn(self, id_: InstanceId) -> bool:
+        """A rank's worth of round trips after the first time, with jitter: two recoverers must not duel in step."""
+        state = self.state
+        if id_ not in self._due:
+            attempt = self._attempts.get(id_, 0)
+            wait_us = (self._rank(id_, attempt) + min(attempt, 4)) * state.round_trip_us()
+            jitter_us = state.rng.randrange(0, state.round_trip_us())
+            self._due[id_] = state.now.mono_us + wait_us + (jitter_us if attempt else jitter_us // 8)
+        if state.now.mono_us < self._due[id_]:
+            return False
+        del self._due[id_]
+        self._attempts[id_] = self._attempts.get(id_, 0) + 1
+        return True
+
+    def _rank(self, id_: InstanceId, attempt: int) -> int:
+        """How many unsuspected replicas come before this one; own ids are this replica's business first."""
+        state = self.state
+        if id_.lane == state.me:
+            return 0
+        first = (id_.slot * 7 + id_.lane + attempt) % state.n
+        order = [(first + i) % state.n for i in range(state.n)]
+        before = order[: order.index(state.me)]
+        return sum(peer not in state.suspected and peer != id_.lane for peer in before)
+
+    def settled(self, id_: InstanceId) -> None:
+        """A decision came."""
+        self._due.pop(id_, None)
+        self._attempts.pop(id_, None)
