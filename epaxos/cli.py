@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal, NoReturn
 
 import click
 
@@ -61,6 +64,46 @@ def cli() -> None:
 
     Example: epaxos demo --seconds 10
     """
+
+
+@cli.command()
+@click.argument("name")
+@config_option
+@click.option("--data", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where it keeps its log.")
+@set_option
+@click.option(
+    "--log",
+    "log_form",
+    type=click.Choice(["auto", "json", "text"]),
+    default="auto",
+    show_default=True,
+    help="auto: text on a terminal, JSON lines elsewhere.",
+)
+@click.option("--emulate", metavar="MATRIX", help="Delay what goes to each peer as a matrix says: a name, or a file.")
+@click.option("--exit-with-parent", is_flag=True, help="Stop when the process that started this one is gone.")
+@json_option
+def replica(
+    name: str,
+    config_path: str,
+    data: Path,
+    overrides: Sequence[str],
+    log_form: Literal["auto", "json", "text"],
+    emulate: str | None,
+    exit_with_parent: bool,
+    as_json: bool,
+) -> None:
+    """Run the replica NAME with the key-value store, and serve Redis clients, until SIGINT or SIGTERM.
+
+    Example: epaxos replica CA --config cluster.toml --data ./ca
+    """
+    parent = os.getppid() if exit_with_parent else None
+    import trio
+
+    from epaxos.commands.serve import serve
+
+    found = Config.load(config_path, overrides)
+    form = "json" if as_json else log_form
+    trio.run(partial(serve, found, name, data=data, form=form, matrix=emulate, parent=parent))
 
 
 @cli.command()
@@ -239,6 +282,23 @@ def _hand_command(name: str, words: str, about: str, example: str) -> None:
 
 for _each in _WORDS:
     _hand_command(*_each)
+
+
+@cli.command()
+@config_option
+@set_option
+@click.option("--watch", is_flag=True, help="Again every second, until interrupted.")
+@json_option
+def status(config_path: str, overrides: Sequence[str], watch: bool, as_json: bool) -> int:
+    """One row a replica: what it has executed, how far behind it is, latencies, disk.
+
+    Example: epaxos status --config cluster.toml --watch
+    """
+    import trio
+
+    from epaxos.commands.status import show
+
+    return trio.run(partial(show, Config.load(config_path, overrides), Console(as_json), watch=watch))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

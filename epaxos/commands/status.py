@@ -1,0 +1,97 @@
+"""`epaxos status`: one row a replica, asked of each replica itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any, Final
+
+import trio
+
+from bench.tables import ABSENT, Column, ms, percent, render
+from epaxos.client import Client
+from epaxos.config import Config
+from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
+from epaxos.errors import EpaxosError
+
+ANSWER_WITHIN_S: Final = 2.0
+WATCH_EVERY_S: Final = 1.0
+
+_CLEAR: Final = "\x1b[H\x1b[2J"
+
+Status = dict[str, Any]
+"""What one replica says of itself; for one that does not answer its `name` and the `error`."""
+
+
+async def show(config: Config, console: Console, *, watch: bool) -> int:
+    """Ask every replica and show the answers, again and again with `watch`. The exit code: did anybody answer?"""
+    while True:
+        found = await gather(config)
+        clear = _CLEAR if watch and not console.as_json and sys.stdout.isatty() else ""
+        console.result(found, clear + table(found))
+        if not watch:
+            return EXIT_DONE if any("error" not in each for each in found) else EXIT_FAILED
+        await trio.sleep(WATCH_EVERY_S)
+
+
+async def gather(config: Config) -> list[Status]:
+    """The status of every replica, in the order of the file; those that do not answer in time say why."""
+    found: list[Status] = [{"name": name, "error": "no answer"} for name in config.names]
+
+    async def ask(at: int) -> None:
+        try:
+            async with Client(replace(config, replicas=(config.replicas[at],))) as client:
+                found[at] = json.loads(await client.execute("EPAXOS", "STATUS"))
+        except EpaxosError as error:
+            found[at]["error"] = str(error)
+
+    with trio.move_on_after(ANSWER_WITHIN_S):
+        async with trio.open_nursery() as nursery:
+            for at in range(config.n):
+                nursery.start_soon(ask, at)
+    return found
+
+
+def table(found: list[Status]) -> str:
+    """For people."""
+    columns = [
+        Column("replica", right=False),
+        Column("protocol", right=False),
+        Column("up\ns"),
+        Column("peers\nup"),
+        Column("executed"),
+        Column("behind"),
+        Column("in\nflight"),
+        Column("fast"),
+        Column("commit, ms\np50"),
+        Column("\np99"),
+        Column("execution, ms\np50"),
+        Column("\np99"),
+        Column("syncs"),
+        Column("longest\nms"),
+    ]
+    rows = [_row(each) for each in found if "error" not in each]
+    silent = [f"{each['name']}: {each['error']}" for each in found if "error" in each]
+    return "\n".join([*([render(columns, rows)] if rows else []), *silent])
+
+
+def _row(status: Status) -> list[str]:
+    paths = status["commands"]
+    committed = sum(paths.values())
+    peers = status["peers"].values()
+    return [
+        status["name"],
+        status["protocol"],
+        f"{status['up_s']:.0f}",
+        f"{sum(peer['up'] for peer in peers)}/{len(peers)}",
+        *(str(status[name]) for name in ("executed", "behind", "in_flight")),
+        percent(paths["fast"] / committed) if committed else ABSENT,
+        *(_latency(status[what], share) for what in ("commit_us", "execute_us") for share in ("p50", "p99")),
+        str(status["disk"]["syncs"]),
+        ms(status["disk"]["sync_us_max"]),
+    ]
+
+
+def _latency(histogram: dict[str, int], share: str) -> str:
+    return ms(histogram[share] if histogram["count"] else None)
