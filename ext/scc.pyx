@@ -10,8 +10,8 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memmove
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memmove
 
 from layout cimport (
     BATCH_HEADER,
@@ -46,6 +46,7 @@ cdef enum:
 
     CHUNK = 32  # entries looked up together: their cache misses overlap
     LEAST_BITS = 10
+    KEPT_ROOM = 64  # items: what an empty strip may keep
 
 cdef int64_t MAX_SLOT = <int64_t>1 << 62
 
@@ -101,20 +102,34 @@ cdef inline bint holds(const Strip *strip, int64_t slot) noexcept nogil:
     return at > strip.head and strip.items[at - 1].slot == slot
 
 
+cdef int spread(Strip *strip) except -1:
+    """Make room at both ends."""
+    cdef size_t count = strip.end - strip.head, room = 2 * count + 4
+    items = <Item *>malloc(room * sizeof(Item))
+    if items == NULL:
+        raise MemoryError
+    cdef size_t head = (room - count) // 2
+    if count:
+        memcpy(items + head, strip.items + strip.head, count * sizeof(Item))
+    free(strip.items)
+    strip.items, strip.head, strip.end, strip.room = items, head, head + count, room
+    return 0
+
+
 cdef int put(Strip *strip, int64_t slot, void *node) except -1:
     """1 when it was put in, 0 when it was there."""
     cdef uint32_t at = after(strip, slot, strip.head, strip.end)
     if at > strip.head and strip.items[at - 1].slot == slot:
         return 0
-    if at == strip.head and at > 0:
+    if strip.end == strip.room or strip.head == 0:
+        at -= strip.head
+        spread(strip)
+        at += strip.head
+    if at - strip.head < strip.end - at:
         strip.head -= 1
         at -= 1
+        memmove(strip.items + strip.head, strip.items + strip.head + 1, (at - strip.head) * sizeof(Item))
     else:
-        if strip.end == strip.room:
-            items = <Item *>realloc(strip.items, (2 * <size_t>strip.room + 2) * sizeof(Item))
-            if items == NULL:
-                raise MemoryError
-            strip.items, strip.room = items, 2 * strip.room + 2
         memmove(strip.items + at + 1, strip.items + at, (strip.end - at) * sizeof(Item))
         strip.end += 1
     strip.items[at].slot = slot
@@ -128,15 +143,16 @@ cdef int take(Strip *strip, int64_t slot) noexcept nogil:
     if at == strip.head or strip.items[at - 1].slot != slot:
         return 0
     at -= 1
-    if at > strip.head:
+    if at - strip.head < strip.end - at:
+        memmove(strip.items + strip.head + 1, strip.items + strip.head, (at - strip.head) * sizeof(Item))
+        strip.head += 1
+    else:
         memmove(strip.items + at, strip.items + at + 1, (strip.end - at - 1) * sizeof(Item))
         strip.end -= 1
-        return 1
-    strip.head += 1
-    if 2 * strip.head >= strip.end:
-        memmove(strip.items, strip.items + strip.head, (strip.end - strip.head) * sizeof(Item))
-        strip.end -= strip.head
-        strip.head = 0
+    if strip.head == strip.end and strip.room > KEPT_ROOM:
+        free(strip.items)
+        strip.items = NULL
+        strip.head = strip.end = strip.room = 0
     return 1
 
 
@@ -203,7 +219,7 @@ cdef class Node:
     cdef int64_t slot
     cdef int64_t *deps
     cdef int state
-    cdef list lot
+    cdef Lot lot
     cdef bint announced
     cdef uint64_t stamp
     cdef int32_t index
@@ -233,6 +249,44 @@ cdef class Node:
                     self.whole_write = True
         self.writes = not only_read
         return 0
+
+
+cdef class Lot:
+    """See `rows.Lot`."""
+
+    cdef Node owner
+    cdef list members
+    cdef list parts
+    cdef Lot into
+    cdef bint woken
+
+    cdef Lot top(self):
+        cdef Lot lot = self
+        while lot.into is not None:
+            if lot.into.into is not None:
+                lot.into = lot.into.into
+            lot = lot.into
+        return lot
+
+    cdef int put_into(self, Lot other) except -1:
+        self.into = other
+        other.parts.append(self)
+        return 0
+
+    cdef list everyone(self):
+        cdef list lots = [self], found = []
+        cdef Lot lot
+        while lots:
+            lot = <Lot>lots.pop()
+            lots.extend(lot.parts)
+            found.extend(lot.members)
+        return found
+
+
+cdef Lot new_lot(Node owner):
+    lot = <Lot>Lot.__new__(Lot)
+    lot.owner, lot.members, lot.parts = owner, [], []
+    return lot
 
 
 cdef struct Slot:
@@ -314,7 +368,7 @@ cdef class GraphExecutor:
         free_row(self.whole, self.n)
         free_row(self.all, self.n)
 
-    # ------------------------------------------------------------------------------------------------------ the contract
+    # ----------------------------------------------------------------------------------------------------- the contract
 
     def learn(self, id_, batch):
         """See `graph.PyGraphExecutor.learn`."""
@@ -328,8 +382,7 @@ cdef class GraphExecutor:
     def decide(self, decisions):
         """See `graph.PyGraphExecutor.decide`."""
         cdef int64_t slot
-        cdef list groups = [], ready
-        cdef Node node
+        cdef list groups = []
         for id_, _, order in decisions:
             self.place(id_, &slot)
             self.load(order)
@@ -337,10 +390,7 @@ cdef class GraphExecutor:
         for id_, payload, order in decisions:
             if self.decided(id_, payload, order):
                 groups.append([id_])
-        ready, self.ready = self.ready, []
-        for node in ready:
-            if node.state == READY:
-                self.walk(node, groups)
+        self.drain(groups)
         return groups
 
     def restore(self, ids):
@@ -426,7 +476,7 @@ cdef class GraphExecutor:
         free(out)
         return result
 
-    # ------------------------------------------------------------------------------------------------- ids and vectors
+    # -------------------------------------------------------------------------------------------------- ids and vectors
 
     cdef int place(self, id_, int64_t *slot) except -1:
         """The lane of `id_`, and its slot."""
@@ -478,7 +528,7 @@ cdef class GraphExecutor:
         node.id, node.lane, node.slot = id_, lane, slot
         return node
 
-    # ---------------------------------------------------------------------------------------------- what becomes known
+    # ----------------------------------------------------------------------------------------------- what becomes known
 
     cdef bint decided(self, id_, payload, order) except -1:
         """Take a decision. True when it has executed already."""
@@ -499,24 +549,23 @@ cdef class GraphExecutor:
                 return True
             node.state = READY
             self.add(node)
+            self.wake(node, None)
         elif alone and not self.meets(node, <void *>node):
             self.execute(lane, slot, node)
             return True
         else:
-            self.settle(node)
+            self.settle(node, READY)
         node.deps = <int64_t *>malloc(self.n * sizeof(int64_t))
         if node.deps == NULL:
             raise MemoryError
         for lane in range(self.n):
             node.deps[lane] = self.vector[lane]
-        node.state = READY
         self.waiting_ += 1
-        self.ready.append(node)
         return False
 
     cdef int execute(self, int lane, int64_t slot, Node node) except -1:
         if node is not None:
-            self.settle(node)
+            self.settle(node, EXECUTED)
             self.forget(node)
         self.mark_executed(lane, slot)
         self.became_known(lane, slot)
@@ -535,13 +584,12 @@ cdef class GraphExecutor:
         self.watermark[lane] = mark
         return 0
 
-    cdef int settle(self, Node node) except -1:
+    cdef int settle(self, Node node, int state) except -1:
+        node.state = state
         if self.wanted and node.id in self.wanted:
             self.wanted.remove(node.id)
             self.missing_ = None
-        if node.lot is not None:
-            lot, node.lot = node.lot, None
-            self.wake(lot)
+        self.wake(node, node.lot)
         return 0
 
     cdef int add(self, Node node) except -1:
@@ -619,6 +667,7 @@ cdef class GraphExecutor:
 
     cdef int became_known(self, int lane, int64_t slot) except -1:
         cdef int64_t known = self.known[lane]
+        cdef Lot lot
         gaps = <set>self.gaps[lane]
         if gaps and slot in gaps:
             gaps.remove(slot)
@@ -632,10 +681,12 @@ cdef class GraphExecutor:
         self.known[lane] = known
         slots = <list>self.lot_slots[lane]
         while slots and <int64_t>slots[0] <= known:
-            self.wake((<dict>self.lots[lane]).pop(heappop(slots)))
+            for lot in <list>(<dict>self.lots[lane]).pop(heappop(slots)):
+                lot.owner.state = READY
+                self.wake(lot.owner, lot)
         return 0
 
-    # ----------------------------------------------------------------------------------------------------- the key table
+    # ---------------------------------------------------------------------------------------------------- the key table
 
     cdef inline void prefetch_keys(self, const Entry *entries, uint32_t count) noexcept nogil:
         cdef uint32_t i
@@ -728,7 +779,7 @@ cdef class GraphExecutor:
         who = self.find(entry.key_hash).who
         return <Row *>(who & ~<uintptr_t>ROW) if who & ROW else NULL
 
-    # ----------------------------------------------------------------------------------------------------------- waiting
+    # ---------------------------------------------------------------------------------------------------------- waiting
 
     cdef int row_want(self, Row *row, const int64_t *deps, bint write) except -1:
         """`Row.want`, and mark what is wanted first."""
@@ -778,7 +829,7 @@ cdef class GraphExecutor:
                 self.row_want(row, node.deps, write)
         return 0
 
-    cdef int park(self, list lot) except -1:
+    cdef int park(self, Lot lot) except -1:
         cdef Node node
         for node in self.stack:
             node.state = PARKED
@@ -786,21 +837,48 @@ cdef class GraphExecutor:
             node.hint = (node.hint + node.step) % (2 + node.count)
             if not node.announced:
                 self.announce(node)
-        lot.extend(self.stack)
+        lot.members.extend(self.stack)
         return 0
 
-    cdef int wake(self, list lot) except -1:
-        cdef Node node
-        for node in lot:
-            node.state = READY
-            node.lot = None
-        self.ready.extend(lot)
+    cdef int wake(self, Node node, Lot lot) except -1:
+        node.lot = None
+        if lot is not None:
+            lot.woken = True
+        self.ready.append((node, lot))
         return 0
 
-    # ----------------------------------------------------------------------------------------------------------- walking
+    cdef int drain(self, list groups) except -1:
+        cdef Node node, other
+        cdef Lot lot
+        for entry in self.ready:
+            node, lot = <Node>(<tuple>entry)[0], <Lot>(<tuple>entry)[1]
+            if node.state == READY:
+                self.walk(node, groups)
+            if lot is None:
+                continue
+            if node.state == PARKED:
+                lot.put_into(node.lot.top())
+                continue
+            for other in lot.everyone():
+                if other.state == PARKED and other.lot.top() is lot:
+                    other.state = READY
+                    self.wake(other, None)
+        self.ready.clear()
+        return 0
+
+    cdef Lot barrier(self, Node node):
+        if node.state == UNDECIDED and node.lot is None:
+            node.lot = new_lot(node)
+        if node.lot is None:
+            return None
+        lot = node.lot.top()
+        return None if lot.woken else lot
+
+    # ---------------------------------------------------------------------------------------------------------- walking
 
     cdef int walk(self, Node root, list groups) except -1:
         cdef Node node, found
+        cdef Lot lot
         self.stamp += 1
         lot = self.enter(root)
         while lot is None and self.path:
@@ -808,12 +886,10 @@ cdef class GraphExecutor:
             found = self.next(node)
             if found is None:
                 self.leave(node, groups)
-            elif found.state == READY:
-                lot = self.enter(found)
             else:
-                if found.lot is None:
-                    found.lot = []
-                lot = found.lot
+                lot = self.barrier(found)
+                if lot is None:
+                    lot = self.enter(found)
         if lot is not None:
             self.park(lot)
         for node in self.closed:
@@ -825,8 +901,10 @@ cdef class GraphExecutor:
         self.closed.clear()
         return 0
 
-    cdef list enter(self, Node node):
+    cdef Lot enter(self, Node node):
         cdef int lane
+        node.state = READY
+        node.lot = None
         node.stamp = self.stamp
         node.index = node.low = <int32_t>len(self.visited)
         node.step = 0
@@ -842,7 +920,9 @@ cdef class GraphExecutor:
         if slot not in lots:
             lots[slot] = []
             heappush(<list>self.lot_slots[lane], slot)
-        return <list>lots[slot]
+        lot = new_lot(node)
+        (<list>lots[slot]).append(lot)
+        return lot
 
     cdef Node next(self, Node node):
         cdef uint32_t targets = 2 + node.count
@@ -852,7 +932,7 @@ cdef class GraphExecutor:
         cdef void *found
         while node.step < targets:
             row = self.target(node, (node.hint + node.step) % targets, &write)
-            if row != NULL:
+            if row != NULL and has_conflict(row, write):
                 parts = 2 * self.n if write else self.n
                 while node.part < parts:
                     found = self.go_past(&row.strips[node.part], node)

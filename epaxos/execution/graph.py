@@ -11,9 +11,8 @@ executed set is closed under dependencies, so a component never changes once it 
 conflicting ids is a function of the decisions alone.
 
 **Waiting.** Nothing polls. A walk that meets something missing is abandoned: everything on Tarjan's stack reaches it,
-so all of it is parked in one *lot*, which one event wakes: the decision of an id, or that everything in a lane is
-known up to a slot. A walk that meets a parked id parks in the same lot. So nobody waits for somebody who waits,
-and cycles of waiting cannot be.
+so all of it is parked in one *lot* (`rows.py`), which one event wakes. A walk that meets a parked id parks in the same
+lot. So nobody waits for somebody who waits, and cycles of waiting cannot be.
 
 **Cost.** The edges of an id into one strip (`rows.py`) are the front of that strip, and what a walk has passed of it
 once it need not pass again: the lowest index up to each position says all that Tarjan asks. A walk costs the ids it
@@ -30,7 +29,7 @@ from epaxos.accel import choose
 from epaxos.command import CONT, READ, WHOLE, Batch, Nop, Payload
 from epaxos.execution.interface import Group
 from epaxos.execution.lanes import GAPS_MAX, MAX_SLOT, Lanes
-from epaxos.execution.rows import EXECUTED, NOTHING, PARKED, READY, UNDECIDED, Node, Row, Strip, Touch, touched
+from epaxos.execution.rows import EXECUTED, NOTHING, PARKED, READY, UNDECIDED, Lot, Node, Row, Strip, Touch, touched
 from epaxos.ids import InstanceId, Lane, Vector
 from epaxos.packing import walk
 from epaxos.protocols.interface import Frontier, Order, Why
@@ -62,11 +61,12 @@ class PyGraphExecutor:
         self._waiting = 0
         self._begun = False
 
-        self._ready: list[Node] = []
-        self._lots: list[dict[int, list[Node]]] = [{} for _ in range(n)]
-        """Lane and slot to the lot that waits until everything up to the slot is known."""
+        self._ready: list[tuple[Node, Lot | None]] = []
+        """What may be walked, and the woken lot that it owned."""
+        self._lots: list[dict[int, list[Lot]]] = [{} for _ in range(n)]
+        """Lane and slot to the lots whose owners wait until everything up to the slot is known."""
         self._lot_slots: list[list[int]] = [[] for _ in range(n)]
-        """The slots of the lots, as heaps."""
+        """These slots, as heaps."""
 
         self._reach = [0] * n
         """The highest dependency of anything that was ever parked, a lane: all that is unknown under it is missing,
@@ -110,10 +110,7 @@ class PyGraphExecutor:
                 groups.append([id_])
             elif self._take(id_, payload, deps, node):
                 groups.append([id_])
-        ready, self._ready = self._ready, []
-        for node in ready:
-            if node.state == READY:
-                self._walk(node, groups)
+        self._drain(groups)
         return groups
 
     def restore(self, ids: Iterable[InstanceId]) -> None:
@@ -186,34 +183,32 @@ class PyGraphExecutor:
             node = Node(id_, touch)
             node.state = READY
             self._add(node)
+            self._ready.append((node, None))
         elif alone and not self._meets(node.touch, node):
             self._execute(id_, node)
             return True
         else:
-            self._settle(node)
+            self._settle(node, READY)
         node.deps = deps
-        node.state = READY
         self._waiting += 1
-        self._ready.append(node)
         return False
 
     def _execute(self, id_: InstanceId, node: Node | None) -> None:
         """Outside of any walk: `id_` executes, known until now as `node`."""
         lane, slot = id_.lane, id_.slot
         if node is not None:
-            self._settle(node)
+            self._settle(node, EXECUTED)
             self._forget(node)
         self._executed.add(lane, slot)
         self._became_known(lane, slot)
 
-    def _settle(self, node: Node) -> None:
-        """`node` is undecided no longer."""
+    def _settle(self, node: Node, state: int) -> None:
+        """`node` is undecided no longer, but in this state."""
+        node.state = state
         if node.id in self._wanted:
             self._wanted.remove(node.id)
             self._missing = None
-        if node.lot is not None:
-            self._wake(node.lot)
-            node.lot = None
+        self._wake(node, node.lot)
 
     def _add(self, node: Node) -> None:
         """Know `node` from now on."""
@@ -273,7 +268,9 @@ class PyGraphExecutor:
         self._known[lane] = known
         slots = self._lot_slots[lane]
         while slots and slots[0] <= known:
-            self._wake(self._lots[lane].pop(heappop(slots)))
+            for lot in self._lots[lane].pop(heappop(slots)):
+                lot.owner.state = READY
+                self._wake(lot.owner, lot)
 
     def _first_unknown(self, vector: Vector) -> Lane | None:
         """The first lane that has something unknown under `vector`."""
@@ -346,22 +343,46 @@ class PyGraphExecutor:
                 for lane, slot in there.want(node.deps, write):
                     self._want(lane, slot)
 
-    def _park(self, lot: list[Node]) -> None:
-        """Abandon the walk: all on the stack reach what will wake `lot`."""
+    def _park(self, lot: Lot) -> None:
+        """Abandon the walk: all on the stack reach the owner of `lot`."""
         for node in self._stack:
             node.state = PARKED
             node.lot = lot
             node.hint = (node.hint + node.step) % node.targets
             if not node.announced:
                 self._announce(node)
-        lot += self._stack
+        lot.members += self._stack
 
-    def _wake(self, lot: list[Node]) -> None:
-        """What `lot` waited for has come."""
-        for node in lot:
-            node.state = READY
-            node.lot = None
-        self._ready += lot
+    def _wake(self, node: Node, lot: Lot | None) -> None:
+        """What `node` waited for has come; `lot` is the one it owns."""
+        node.lot = None
+        if lot is not None:
+            lot.woken = True
+        self._ready.append((node, lot))
+
+    def _drain(self, groups: list[Group]) -> None:
+        """Walk all that is ready. What executes can set others free, which are ready then."""
+        for node, lot in self._ready:
+            if node.state == READY:
+                self._walk(node, groups)
+            if lot is None:
+                continue
+            if node.state == PARKED and node.lot is not None:
+                lot.put_into(node.lot.top())
+                continue
+            for other in lot.everyone():
+                if other.state == PARKED and other.lot is not None and other.lot.top() is lot:
+                    other.state = READY
+                    self._wake(other, None)
+        self._ready.clear()
+
+    @staticmethod
+    def _barrier(node: Node) -> Lot | None:
+        """The lot to park in for whoever reaches `node`; None if `node` can be entered."""
+        if node.state == UNDECIDED and node.lot is None:
+            node.lot = Lot(node)
+        lot = None if node.lot is None else node.lot.top()
+        return None if lot is None or lot.woken else lot
 
     # --------------------------------------------------------------------------------------------------------- walking
 
@@ -374,12 +395,8 @@ class PyGraphExecutor:
             found = self._next(node)
             if found is None:
                 self._leave(node, groups)
-            elif found.state == READY:
-                lot = self._enter(found)
             else:
-                if found.lot is None:
-                    found.lot = []
-                lot = found.lot
+                lot = self._barrier(found) or self._enter(found)
         if lot is not None:
             self._park(lot)
         for node in self._closed:
@@ -388,8 +405,10 @@ class PyGraphExecutor:
         for trail in (self._path, self._stack, self._visited, self._closed):
             trail.clear()
 
-    def _enter(self, node: Node) -> list[Node] | None:
+    def _enter(self, node: Node) -> Lot | None:
         """Visit `node`; the lot to park in, if something under it is unknown."""
+        node.state = READY
+        node.lot = None
         node.stamp = self._stamp
         node.index = node.low = len(self._visited)
         node.step = node.part = 0
@@ -399,18 +418,19 @@ class PyGraphExecutor:
         lane = self._first_unknown(node.deps)
         if lane is None:
             return None
-        slot = node.deps[lane]
+        slot, lot = node.deps[lane], Lot(node)
         if slot not in self._lots[lane]:
             self._lots[lane][slot] = []
             heappush(self._lot_slots[lane], slot)
-        return self._lots[lane][slot]
+        self._lots[lane][slot].append(lot)
+        return lot
 
     def _next(self, node: Node) -> Node | None:
         """The next dependency of `node` that was not visited, or that is not READY. None when there is no more."""
         targets = node.targets
         while node.step < targets:
             there, write = self._target(node.touch, (node.hint + node.step) % targets)
-            if isinstance(there, Row):
+            if isinstance(there, Row) and there.has_conflict(write):
                 strips = there.conflicting(write)
                 while node.part < len(strips):
                     found = self._pass(strips[node.part], node)
@@ -423,6 +443,8 @@ class PyGraphExecutor:
 
     def _pass(self, strip: Strip, node: Node) -> Node | None:
         """Pass what `node` depends on in `strip`, as far as it has been visited; else return it."""
+        if strip.head == len(strip.slots):
+            return None
         if strip.stamp != self._stamp:
             strip.stamp, strip.lows = self._stamp, []
         lows, slots, bound = strip.lows, strip.slots, node.deps[strip.lane]

@@ -19,7 +19,7 @@ UNDECIDED: Final = 0
 READY: Final = 1
 """Decided; nothing is known that it waits for."""
 PARKED: Final = 2
-"""Decided, and in a lot: waits for what will wake the lot."""
+"""Decided, and in a lot: waits for what wakes the lot, unless that has come."""
 EXECUTED: Final = 3
 
 NOTHING: Final = -1
@@ -65,8 +65,8 @@ class Node:
         self.touch = touch
         self.deps: Vector = ()
         self.state = UNDECIDED
-        self.lot: list[Node] | None = None
-        """The lot it is parked in; while undecided, the lot of those that wait for its decision."""
+        self.lot: Lot | None = None
+        """The lot it was parked in last; while undecided, its own: of those that wait for its decision."""
         self.announced = False
         """Its rows know what it waits for (`Row.want`)."""
         self.stamp = 0
@@ -84,6 +84,49 @@ class Node:
     def targets(self) -> int:
         """How many rows it may have edges into: the two of the whole state, then one a key."""
         return 2 + len(self.touch.keys)
+
+
+class Lot:
+    """Ids that reach one, the owner, and wait until the owner waits no more.
+
+    The owner waits for one event: its own decision, or that everything in a lane is known up to a slot. The event wakes
+    the lot. If the owner is then parked elsewhere, the lot is put into that one as a whole, since all of it reaches
+    the owner: so what waits behind a long chain is not looked at again for every link of it.
+    """
+
+    __slots__ = ("owner", "members", "parts", "into", "woken")
+
+    def __init__(self, owner: Node) -> None:
+        self.owner = owner
+        self.members: list[Node] = []
+        """Some may have gone to another lot since."""
+        self.parts: list[Lot] = []
+        """Lots that were put into this one."""
+        self.into: Lot | None = None
+        self.woken = False
+
+    def top(self) -> Lot:
+        """The lot that this one is in by now, itself if in none."""
+        lot = self
+        while lot.into is not None:
+            if lot.into.into is not None:
+                lot.into = lot.into.into
+            lot = lot.into
+        return lot
+
+    def put_into(self, other: Lot) -> None:
+        """Become a part of `other`."""
+        self.into = other
+        other.parts.append(self)
+
+    def everyone(self) -> list[Node]:
+        """The members of this lot and of all its parts."""
+        lots, found = [self], list[Node]()
+        while lots:
+            lot = lots.pop()
+            lots += lot.parts
+            found += lot.members
+        return found
 
 
 class Strip:

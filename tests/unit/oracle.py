@@ -1,4 +1,4 @@
-"""The order of execution by its definition (protocol.md 2.5 and 4.1), with no regard for time: what executors must equal.
+"""The order of execution by its definition (protocol.md 2.5 and 4.1), slow and plain: what executors must equal.
 
 Nothing here is incremental and nothing is shared with an executor but the format of batches.
 """
