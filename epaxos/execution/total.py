@@ -42,19 +42,21 @@ class TotalExecutor:
         Raises ValueError, before anything of the call is taken, for an index that is no positive integer, and for
         one that belongs to another id.
         """
-        fresh: dict[int, InstanceId] = {}
+        ids: dict[int, InstanceId] = {}
+        indices: dict[InstanceId, int] = {}
         for id_, _, order in decisions:
             lane, slot = self._executed.place(id_)
             if not isinstance(order, int) or order < 1:
                 raise ValueError(f"{order} is no log index")
             if self._executed.has(lane, slot):
                 continue
-            holder = self._held.get(order) or fresh.setdefault(order, id_)
-            if order <= self._index or holder != id_ or self._indices.get(id_, order) != order:
+            holder = self._held.get(order) or ids.setdefault(order, id_)
+            index = self._indices.get(id_) or indices.setdefault(id_, order)
+            if order <= self._index or holder != id_ or index != order:
                 raise ValueError(f"{id_} is decided at index {order}, and one of the two otherwise")
         self._begun = True
-        self._held |= fresh
-        self._indices |= {id_: index for index, id_ in fresh.items()}
+        self._held |= ids
+        self._indices |= indices
         groups: list[Group] = []
         while (next_ := self._held.pop(self._index + 1, None)) is not None:
             del self._indices[next_]
