@@ -114,7 +114,7 @@ class Limits(NamedTuple):
     batch_age_us: int = 1_000
     pending_commands: int = 1 << 16
     pending_bytes: int = 1 << 26
-    lazy_us: int = 5_000
+    lazy_us: int = 50_000
     blocked_us: int = 20_000
 
 

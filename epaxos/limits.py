@@ -126,7 +126,7 @@ class LimitsConfig:
         too_large="memory: this much can be held for clients alone",
     )
     lazy_us: int = _limit(
-        5_000,
+        50_000,
         Range(0, 1_000_000, "microseconds"),
         bounds="how long a record that nobody waits for may wait for somebody else's sync",
         too_small="a sync for each such record: disk time that urgent ones need",

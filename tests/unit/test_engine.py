@@ -120,7 +120,7 @@ class Rig:
             executor=TotalExecutor(1),
             machine=self.machine,
             log=self.disk,
-            limits=Limits(**limits),
+            limits=Limits(**{"lazy_us": 5_000, **limits}),
         )
 
     def turn(self, *inputs: object, at_us: int | None = None) -> Turn:
