@@ -65,14 +65,24 @@ class LocalCluster:
         config = self.spec.directory / "cluster.toml"
         config.write_text(self._config_text(), encoding="utf-8")
         for name in self.spec.names:
-            words = [sys.executable, "-m", "epaxos", "replica", name, "--config", str(config)]
-            words += ["--data", str(self.spec.directory / name), "--exit-with-parent"]
-            if self.spec.emulate is not None:
-                words += ["--emulate", self.spec.emulate]
-            with self._log(name).open("wb") as log:
-                self._processes[name] = await trio.lowlevel.open_process(
-                    words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
+            await self.launch(name)
+
+    async def launch(self, name: str) -> None:
+        """Starts the process of one replica, on whatever its data directory holds."""
+        words = [sys.executable, "-m", "epaxos", "replica", name]
+        words += ["--config", str(self.spec.directory / "cluster.toml")]
+        words += ["--data", str(self.spec.directory / name), "--exit-with-parent"]
+        if self.spec.emulate is not None:
+            words += ["--emulate", self.spec.emulate]
+        with self._log(name).open("ab") as log:
+            self._processes[name] = await trio.lowlevel.open_process(
+                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    async def kill(self, name: str) -> None:
+        """`kill -9`, and returns when the process is gone. `launch` brings it back."""
+        _signal(self._processes[name], signal.SIGKILL)
+        await self._processes[name].wait()
 
     async def wait_ready(self, *, within_s: float) -> None:
         """Returns when every replica answers and sees all its peers. Raises ClusterError when one ends or is late."""
@@ -130,6 +140,10 @@ class LocalCluster:
         """What the replica says of itself. Raises as `ask`."""
         status: dict[str, Any] = json.loads(await self.ask(name, "EPAXOS", "STATUS"))
         return status
+
+    def port(self, name: str) -> int:
+        """The client port of a replica, for programs that connect by themselves."""
+        return self._client[name]
 
     def pid(self, name: str) -> int:
         """The process id of a replica."""

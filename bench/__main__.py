@@ -1,0 +1,57 @@
+"""`python -m bench`: measurements of real processes on this machine. Every command has --json."""
+
+from __future__ import annotations
+
+import click
+import trio
+
+from bench import kill as kill_, redis_load
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def bench() -> None:
+    """Measure clusters of real processes on this machine's loopback.
+
+    \b
+    The latency on emulated wide-area links is `epaxos demo`; the parts have benchmarks of their own:
+      python -m bench.micro_batch, .micro_executor, .micro_gateway, .micro_storage
+    """
+
+
+@bench.command()
+@click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 100), help="Runs of each load.")
+@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
+@_JSON
+def redis(runs: int, protocol: str, as_json: bool) -> None:
+    """Requests a second of three durable replicas, as redis-benchmark sees them.
+
+    \b
+    Example: python -m bench redis --runs 5
+    """
+    result = trio.run(lambda: redis_load.run_redis(runs=runs, protocol=protocol))
+    click.echo(redis_load.as_json(result) if as_json else redis_load.as_table(result))
+    raise SystemExit(bool(result.wrong))
+
+
+@bench.command()
+@click.option("--matrix", default="epaxos5", show_default=True, help="A region matrix by name or path.")
+@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
+@click.option("--victim", default=None, help="The site whose replica is killed (default: the first).")
+@click.option("--phase", "phase_s", default=5.0, show_default=True, help="Seconds before, during and after.")
+@_JSON
+def kill(matrix: str, protocol: str, victim: str | None, phase_s: float, as_json: bool) -> None:
+    """kill -9 of one replica under load: what clients elsewhere notice, and that nothing is lost.
+
+    \b
+    Example: python -m bench kill --matrix gryff5 --victim OR
+    """
+    options = kill_.KillOptions(matrix=matrix, protocol=protocol, victim=victim, phase_s=phase_s)
+    result = trio.run(kill_.run_kill, options)
+    click.echo(kill_.as_json(result) if as_json else kill_.as_table(result))
+    raise SystemExit(bool(result.wrong))
+
+
+if __name__ == "__main__":
+    bench(prog_name="python -m bench")
