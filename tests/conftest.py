@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -13,26 +14,42 @@ NAMES = ("CA", "VA", "IR", "OR", "JP", "SG", "NL", "BR", "AU", "UK", "IN", "SC",
 
 
 class ClusterText(Protocol):
-    """(n, first ports, text behind the tables) -> the text of a `cluster.toml`."""
+    """(n, first ports, all ports, text behind the tables) -> the text of a `cluster.toml`."""
 
-    def __call__(self, n: int = 3, *, peer_port: int = 7400, client_port: int = 6400, extra: str = "") -> str: ...
+    def __call__(
+        self,
+        n: int = 3,
+        *,
+        peer_port: int = 7400,
+        client_port: int = 6400,
+        ports: Sequence[int] = (),
+        extra: str = "",
+    ) -> str: ...
 
 
 class MakeConfig(Protocol):
     """As `ClusterText`, parsed."""
 
-    def __call__(self, n: int = 3, *, peer_port: int = 7400, client_port: int = 6400, extra: str = "") -> Config: ...
+    def __call__(self, n: int = 3) -> Config: ...
 
 
 @pytest.fixture(scope="session")
 def cluster_text() -> ClusterText:
-    """A function that writes a `cluster.toml` of `n` replicas on the loopback, with consecutive ports."""
+    """A function that writes a `cluster.toml` of `n` replicas on the loopback, with consecutive ports, or with `ports`:
+    those of the peers, then those of the clients."""
 
-    def text(n: int = 3, *, peer_port: int = 7400, client_port: int = 6400, extra: str = "") -> str:
+    def text(
+        n: int = 3,
+        *,
+        peer_port: int = 7400,
+        client_port: int = 6400,
+        ports: Sequence[int] = (),
+        extra: str = "",
+    ) -> str:
+        chosen = ports or [*range(peer_port, peer_port + n), *range(client_port, client_port + n)]
         tables = [
-            f'[[replica]]\nname = "{name}"\n'
-            f'peer = "127.0.0.1:{peer_port + at}"\nclient = "127.0.0.1:{client_port + at}"\n'
-            for at, name in enumerate(NAMES[:n])
+            f'[[replica]]\nname = "{name}"\npeer = "127.0.0.1:{peer}"\nclient = "127.0.0.1:{client}"\n'
+            for name, peer, client in zip(NAMES[:n], chosen[:n], chosen[n:], strict=True)
         ]
         return 'cluster = "test"\n' + "".join(tables) + extra
 
@@ -42,11 +59,7 @@ def cluster_text() -> ClusterText:
 @pytest.fixture(scope="session")
 def make_config(cluster_text: ClusterText) -> MakeConfig:
     """A function that makes the `Config` of `n` replicas on the loopback."""
-
-    def make(n: int = 3, *, peer_port: int = 7400, client_port: int = 6400, extra: str = "") -> Config:
-        return Config.parse(cluster_text(n, peer_port=peer_port, client_port=client_port, extra=extra))
-
-    return make
+    return lambda n=3: Config.parse(cluster_text(n))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,402 @@
+"""The trio shell around the engine: sockets, disk, clock. No rule of any kind lives here.
+
+One task drives the engine. Everything else, the links, the disk, the clients, puts what happened into its inbox and
+wakes it; it drains the inbox into one `Engine.turn`, carries out what the turn says, and lets the others run before
+the next: that is how batches form.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from epaxos import accel
+from epaxos._version import VERSION
+from epaxos.command import READ, WHOLE, Command, Entry
+from epaxos.config import Config
+from epaxos.engine import Cancel, Engine, Input, Submit, Turn, Waiter
+from epaxos.errors import Rejected, Unknown
+from epaxos.ids import ReplicaId
+from epaxos.log import LogEntry
+from epaxos.machines.interface import BatchMachine, StateMachine
+from epaxos.machines.opaque import OPAQUE_OP, OpaqueMachine, opaque_command
+from epaxos.net.frames import encode_frame
+from epaxos.net.handshake import Hello, fingerprint
+from epaxos.net.inbox import Inbox
+from epaxos.net.link import LinkLimits, Links
+from epaxos.net.signal import now_us
+from epaxos.net.tcp import Network, TcpNetwork
+from epaxos.observe.log import Log
+from epaxos.observe.metrics import Metrics
+from epaxos.packing import encode_run
+from epaxos.protocols.interface import Durable, Now, ProtocolConfig
+from epaxos.protocols.registry import build
+from epaxos.storage.directory import DataDirectory
+from epaxos.storage.lmdb import LmdbStore
+
+LOG_CHUNK: Final = 256
+"""Entries of the log that are read at once."""
+REPLAY_SLICE_S: Final = 0.01
+"""How long the replay keeps other tasks waiting."""
+REPLAY_SAY_S: Final = 2.0
+"""How often a replay says how far it is."""
+
+
+@asynccontextmanager
+async def open_replica(
+    config: Config,
+    name: str,
+    machine: StateMachine | BatchMachine,
+    *,
+    data: str | Path,
+    delays_us: Mapping[str, int] | None = None,
+    log: Log | None = None,
+    network: Network | None = None,
+) -> AsyncIterator[Replica]:
+    """Run the replica `name` for as long as the block lasts, which is entered when it can serve.
+
+    Its log lives in the directory `data`, and `machine`, which is to be as new, is brought up to date from it first.
+    `delays_us` emulates links of other lengths: peer -> what every frame to it is held back. `log` is stderr, and
+    `network` TCP, by default. When the block ends, whoever still waits is told what is known, what was acknowledged is
+    on disk, and no task or thread is left.
+
+    Raises ConfigError for a name, peer or address that cannot be, StorageError when the directory cannot be used, and
+    StorageError or MachineError out of the block when the replica had to stop.
+    """
+    me = config.id_of(name)
+    delays = {config.id_of(peer): us for peer, us in (delays_us or {}).items()}
+    with DataDirectory.open(
+        Path(data), cluster=config.cluster, protocol=config.protocol, replica=name, release=VERSION
+    ) as directory:
+        store = LmdbStore.open(directory.records, map_bytes=config.limits.map_bytes)
+        try:
+            replica = Replica(
+                config=config,
+                name=name,
+                machine=machine,
+                store=store,
+                incarnation=directory.incarnation,
+                network=network or TcpNetwork(config, me),
+                delays_us=delays,
+                log=log or Log(name, config.names),
+            )
+            async with replica.running():
+                yield replica
+        finally:
+            store.close()
+
+
+class Replica:
+    """One replica of the cluster, running. Made by `open_replica`."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        name: str,
+        machine: StateMachine | BatchMachine,
+        store: LmdbStore,
+        incarnation: int,
+        network: Network,
+        delays_us: Mapping[ReplicaId, int],
+        log: Log,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.incarnation = incarnation
+        self._opaque = isinstance(machine, StateMachine)
+        self._store = store
+        self._network = network
+        self._log = log
+        self._metrics = Metrics(config.secret, config.observe.keys)
+        self._engine = _engine(config, name, machine, store, incarnation)
+        limits = config.limits
+        self._inbox = Inbox(max_messages=limits.inbox_messages, max_bytes=limits.link_queue_bytes)
+        self._links = Links(
+            hello=Hello(
+                cluster=config.cluster,
+                replica=config.id_of(name),
+                name=name,
+                incarnation=incarnation,
+                n=config.n,
+                protocol=config.protocol,
+                secret=fingerprint(config.secret),
+            ),
+            names=config.names,
+            limits=LinkLimits(
+                frame_bytes=limits.frame_bytes,
+                queue_bytes=limits.link_queue_bytes,
+                handshake_us=limits.handshake_timeout_ms * 1_000,
+                reconnect_max_us=limits.reconnect_max_ms * 1_000,
+            ),
+            inbox=self._inbox,
+            log=log,
+            dial=network.dial,
+            jitter=random.Random(),
+            delays_us=delays_us,
+        )
+        self._streams = itertools.count(1)
+        self._started_s = trio.current_time()
+        self._closed = False
+        self._delivered = 0
+        """The highest cursor of the log that is durable."""
+        self._news = trio.lowlevel.ParkingLot()
+        """Whoever waits for the log to grow."""
+
+    # ---------------------------------------------------------------------------------------------------- for clients
+
+    @property
+    def secret(self) -> bytes:
+        """What the hash of keys is keyed with."""
+        return self.config.secret
+
+    def new_stream(self) -> int:
+        """A number for a connection: conflicting commands of one stream take effect in order."""
+        return next(self._streams)
+
+    def now_us(self) -> int:
+        """The monotonic clock that deadlines are counted on."""
+        return now_us()
+
+    def submit(self, waiter: Waiter, stream: int, run: bytes, count: int, deadline_us: int) -> None:
+        """See `engine.Submit`. Returns at once; the waiter is called later, or at once when the replica has closed."""
+        if self._closed:
+            waiter.fail(0, count, Rejected("closed", "the replica has shut down"))
+        else:
+            self._inbox.put(Submit(waiter, stream, run, count, deadline_us))
+
+    def cancel(self, waiter: Waiter) -> None:
+        """See `engine.Cancel`."""
+        if not self._closed:
+            self._inbox.put(Cancel(waiter))
+
+    async def propose(self, command: bytes, *, reads: Iterable[bytes] = (), writes: Iterable[bytes] = ()) -> bytes:
+        """Have `command` applied everywhere, in one order with what conflicts; what `StateMachine.apply` returned here.
+
+        `reads` and `writes` are the keys that it touches; when none are named, it conflicts with everything. Raises
+        Rejected when it certainly was not and will not be applied, Unknown when that is not known, which is also the
+        outcome when the call is cancelled: nobody sends it again. Gives up at the deadline of the cancel scopes around
+        it, and after `limits.request_timeout_ms`.
+        """
+        return await self._ask(opaque_command(command, reads=reads, writes=writes))
+
+    async def read(self, query: bytes, *, reads: Iterable[bytes] = ()) -> bytes:
+        """What `StateMachine.apply` returns for `query`, which changes nothing: linearizable. Else as `propose`."""
+        keys = tuple(reads)
+        return await self._ask(
+            opaque_command(query, reads=keys) if keys else (Entry(OPAQUE_OP, WHOLE | READ, b"", query),)
+        )
+
+    async def _ask(self, command: Command) -> bytes:
+        if not self._opaque:
+            raise TypeError("opaque commands are for a StateMachine, and this replica runs a machine of batches")
+        run = encode_run(self.secret, (command,))
+        waiter = _Proposal()
+        timeout_s = trio.current_time() + self.config.limits.request_timeout_ms / 1e3
+        deadline_s = max(min(trio.current_effective_deadline(), timeout_s), 0)
+        self.submit(waiter, self.new_stream(), run, 1, math.ceil(deadline_s * 1e6))
+        try:
+            return await waiter.outcome()
+        except trio.Cancelled:
+            self.cancel(waiter)
+            raise
+        except (Rejected, Unknown):
+            # When the engine and the caller's own cancel scope give up at the same moment, the scope has the word.
+            await trio.lowlevel.checkpoint()
+            raise
+
+    async def log(self, after: int = 0) -> AsyncIterator[LogEntry]:
+        """The commands executed here behind cursor `after`, oldest first, once durable; ends when the replica does."""
+        while not self._closed:
+            entries = self._engine.entries(after, LOG_CHUNK)
+            if not entries:
+                await self._news.park()
+            for entry in entries:
+                await trio.lowlevel.checkpoint()
+                yield entry
+                after = entry.cursor
+
+    # ------------------------------------------------------------------------------------------------- for operators
+
+    def status(self) -> dict[str, Any]:
+        """Counters and watermarks for people, JSON-able; times in microseconds, or as the name says."""
+        engine = self._engine.status()
+        disk = self._store.counters
+        return {
+            "name": self.name,
+            "protocol": self.config.protocol,
+            "incarnation": self.incarnation,
+            "up_s": round(trio.current_time() - self._started_s, 1),
+            **{key: engine[key] for key in ("executed", "behind", "in_flight", "pending")},
+            "peers": self._links.status(),
+            **self._metrics.status(),
+            "detail": engine["protocol"],
+            "disk": {
+                "syncs": disk.syncs,
+                "records": disk.records,
+                "bytes": disk.stored_bytes,
+                "sync_us_max": disk.max_sync_us,
+            },
+            "compiled": accel.summary(),
+        }
+
+    def reset_stats(self) -> None:
+        """Begin the latencies and the counts of commands anew."""
+        self._metrics.reset()
+
+    def prometheus(self) -> str:
+        """`status`, and the latencies, in Prometheus's text format."""
+        return self._metrics.prometheus(self.status())
+
+    # ------------------------------------------------------------------------------------------------------- running
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run for as long as the block lasts, which is entered when the replica can serve."""
+        await self._replay()
+        async with _bare_nursery() as nursery:
+            for listener in await self._network.listen():
+                nursery.start_soon(self._accept, listener, nursery)
+            nursery.start_soon(self._links.run)
+            nursery.start_soon(self._watch_disk)
+            nursery.start_soon(self._drive)
+            gc.collect()
+            gc.freeze()
+            self._log.event("serving", incarnation=self.incarnation, compiled=accel.summary())
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+                self._shut()
+        self._log.event("stopped")
+
+    async def _replay(self) -> None:
+        """Bring the machine up to date with the log."""
+        rested_s = said_s = trio.current_time()
+        for commands in self._engine.replay():
+            now_s = trio.current_time()
+            if now_s - said_s >= REPLAY_SAY_S:
+                said_s = now_s
+                self._log.event("replaying", f"{commands} commands so far", commands=commands)
+            if now_s - rested_s >= REPLAY_SLICE_S:
+                await trio.lowlevel.checkpoint()
+                rested_s = trio.current_time()
+
+    async def _drive(self) -> None:
+        """Turn after turn, with a rest in between in which the others run."""
+        while True:
+            wake_us = self._turn(self._inbox.take())
+            with trio.move_on_at(math.inf if wake_us is None else wake_us / 1e6):
+                await self._inbox.filled()
+
+    def _turn(self, inputs: list[Input]) -> int | None:
+        """One turn of the engine, and what it asks for; when to call again at the latest."""
+        turn = self._engine.turn(Now(now_us(), time.time_ns() // 1_000), inputs)
+        if turn.write is not None:
+            self._store.write(turn.write)
+        for peers, message in turn.sends:
+            self._links.send(peers, encode_frame(message))
+        self._observe(turn)
+        return turn.wake_us
+
+    def _observe(self, turn: Turn) -> None:
+        self._metrics.observe(turn)
+        for note in turn.notes:
+            self._log.note(note)
+        if turn.delivered > self._delivered:
+            self._delivered = turn.delivered
+            self._news.unpark_all()
+
+    async def _watch_disk(self) -> None:
+        """Tell the engine what has become durable. Raises StorageError when nothing more will."""
+        while True:
+            await trio.lowlevel.wait_readable(self._store.fileno())
+            mark = self._store.acknowledge()
+            if self._store.failure is not None:
+                raise self._store.failure
+            self._inbox.put(Durable(mark=mark))
+
+    async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream], nursery: trio.Nursery) -> None:
+        await trio.serve_listeners(self._links.accept, [listener], handler_nursery=nursery)
+
+    def _shut(self) -> None:
+        """Tell everybody who waits what is known of his commands."""
+        self._closed = True
+        for item in self._inbox.take():
+            if isinstance(item, Submit):
+                item.waiter.fail(0, item.count, Rejected("closed", "the replica is shutting down"))
+        self._engine.shut()
+        self._news.unpark_all()
+
+
+def _engine(
+    config: Config, name: str, machine: StateMachine | BatchMachine, store: LmdbStore, incarnation: int
+) -> Engine:
+    me = config.id_of(name)
+    limits = config.limits
+    protocol, executor = build(
+        config.protocol,
+        ProtocolConfig(me=me, n=config.n, window=limits.window, retry_us=limits.retry_us),
+        random.Random(),
+        store,
+    )
+    return Engine(
+        me=me,
+        n=config.n,
+        incarnation=incarnation,
+        protocol=protocol,
+        executor=executor,
+        machine=OpaqueMachine(machine) if isinstance(machine, StateMachine) else machine,
+        log=store,
+        limits=limits.engine(),
+    )
+
+
+class _Proposal:
+    """The `Waiter` of one command."""
+
+    def __init__(self) -> None:
+        self._answered = trio.Event()
+        self._reply = b""
+        self._error: Rejected | Unknown | None = None
+
+    def reply(self, first: int, count: int, data: bytes) -> None:
+        """See `engine.Waiter`."""
+        self._reply = data
+        self._answered.set()
+
+    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
+        """See `engine.Waiter`."""
+        self._error = error
+        self._answered.set()
+
+    async def outcome(self) -> bytes:
+        """The reply. Raises Rejected or Unknown when there is none."""
+        await self._answered.wait()
+        if self._error is not None:
+            raise self._error
+        return self._reply
+
+
+@asynccontextmanager
+async def _bare_nursery() -> AsyncIterator[trio.Nursery]:
+    """A nursery out of which a single error comes without a group around it."""
+    try:
+        async with trio.open_nursery() as nursery:
+            yield nursery
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        error = group.exceptions[0]
+    else:
+        return
+    raise error

@@ -1,0 +1,121 @@
+"""The examples run as their texts say, and are what the first page shows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from bench.cluster import free_ports
+from tests.conftest import ClusterText
+
+pytestmark = pytest.mark.field
+
+WITHIN_S = 30.0
+"""A test gives up after this; nothing asserts how long anything took."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, repository: Path, cluster_text: ClusterText) -> Path:
+    """A copy of `examples/` whose ports are free."""
+    folder = tmp_path / "examples"
+    shutil.copytree(repository / "examples", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "cluster.toml").write_text(cluster_text(3, ports=free_ports(6)))
+    return folder
+
+
+class Program:
+    """A running example, and what it prints."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self._printed = b""
+
+    async def lines(self, count: int) -> list[str]:
+        """The next so many lines that it prints."""
+        assert self.process.stdout is not None
+        with trio.fail_after(WITHIN_S):
+            while self._printed.count(b"\n") < count:
+                received = await self.process.stdout.receive_some()
+                assert received, f"it ended and printed only {self._printed.decode()!r}"
+                self._printed += received
+        *found, self._printed = self._printed.split(b"\n", count)
+        return [line.decode() for line in found]
+
+
+@asynccontextmanager
+async def running(folder: Path, *words: str) -> AsyncIterator[Program]:
+    """An example, until the block is left."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield Program(process)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+@pytest.mark.trio
+async def test_a_ledger_and_its_tail(folder: Path) -> None:
+    async with (
+        running(folder, "ledger.py", "CA", "alice", "30") as ca,
+        running(folder, "ledger.py", "VA", "alice", "12") as va,
+    ):
+        balances = {(await each.lines(1))[0] for each in (ca, va)}
+        assert balances in ({"alice has 30", "alice has 42"}, {"alice has 12", "alice has 42"})
+        async with running(folder, "tail.py", "IR") as tail:
+            seen = await tail.lines(2)
+            assert [line.split()[0] for line in seen] == ["1", "2"]
+            assert {line.split(maxsplit=1)[1] for line in seen} == {"alice 30", "alice 12"}
+            tail.process.send_signal(signal.SIGINT)
+            await tail.process.wait()
+        async with running(folder, "ledger.py", "IR", "bob", "5") as ir:
+            assert await ir.lines(1) == ["bob has 5"]
+        async with running(folder, "tail.py", "IR") as tail:
+            cursor, command = (await tail.lines(1))[0].split(maxsplit=1)
+            assert (cursor, command) == ("3", "bob 5")
+            va.process.kill()
+
+
+@pytest.mark.trio
+async def test_a_ledger_goes_on_after_everybody_was_killed(folder: Path) -> None:
+    for amount, sums in (("1", {1, 2}), ("1", {3, 4})):
+        async with (
+            running(folder, "ledger.py", "CA", "a", amount) as ca,
+            running(folder, "ledger.py", "VA", "a", amount) as va,
+        ):
+            assert {int((await each.lines(1))[0].split()[-1]) for each in (ca, va)} == sums
+
+
+def test_the_first_page_shows_the_examples_as_they_are(repository: Path) -> None:
+    page = (repository / "README.md").read_text(encoding="utf-8")
+    source = (repository / "examples" / "ledger.py").read_text(encoding="utf-8")
+    shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == 2
+    for block in shown:
+        assert block.strip() in source
+        assert len([line for line in block.splitlines() if line]) <= 15
+
+
+def test_the_file_of_the_examples_is_right(repository: Path) -> None:
+    command = [sys.executable, "-m", "epaxos", "config", "check", str(repository / "examples" / "cluster.toml")]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CHANGELOG.md", *[f"docs/{each}" for each in ("README.md", "tutorial.md")]]
+)
+def test_links_of_the_pages_lead_somewhere(page: str, repository: Path) -> None:
+    path = repository / page
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{page} links to {target}"
