@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sim docs clean
+.PHONY: help demo test lint bench sim mutants docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,9 +24,11 @@ $(STAMP): pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd)
 demo: $(STAMP)  ## replicas on emulated wide-area links, and a table (PROTOCOL=epaxos MATRIX=gryff5)
 	@$(BIN)/epaxos demo $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(MATRIX),--matrix $(MATRIX)) $(ARGS)
 
-test: $(STAMP)  ## every test; the fast ones once more in pure Python
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## every test; the fast ones once more in pure Python; seeds of the simulator
 	EPAXOS_PURE=1 $(BIN)/python -m pytest -q tests/unit $(ARGS)
+	$(BIN)/epaxos sim --seeds 1..60 --jobs 2
+	$(BIN)/epaxos mutants --quick --times 1
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
 	$(BIN)/ruff check .
@@ -34,11 +36,14 @@ lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
 	$(BIN)/mypy
 	$(BIN)/cython-lint ext
 
-bench: $(STAMP)  ## what the engine does on this machine, beside the physical optimum
-	@$(BIN)/python -m bench $(ARGS)
+bench: $(STAMP)  ## what three durable replicas do on this machine, by redis-benchmark (needs redis-tools)
+	@$(BIN)/python -m bench redis $(ARGS)
 
 sim: $(STAMP)  ## seeds of the simulator
 	@$(BIN)/epaxos sim $(ARGS)
+
+mutants: $(STAMP)  ## known bugs put in on purpose: the simulator must find each
+	@$(BIN)/epaxos mutants $(ARGS)
 
 docs: $(STAMP)  ## write docs/reference/ anew from the code
 	@$(BIN)/python -m epaxos.reference

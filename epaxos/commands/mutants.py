@@ -1,0 +1,49 @@
+"""`epaxos mutants`: is the simulator able to find the bugs it is meant to find?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.tables import Column, render
+from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
+from epaxos.errors import ConfigError
+from epaxos.testing.mutants import MUTANTS, Hunt, Mutant, hunts, row
+
+
+def chosen(names: Sequence[str], *, quick: bool) -> tuple[Mutant, ...]:
+    """The mutants of these names, or all; with `quick` only those that are hunted for every change.
+
+    Raises ConfigError for a name that there is not.
+    """
+    known = [mutant.name for mutant in MUTANTS]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"no mutant {', '.join(unknown)}; known: {', '.join(known)}")
+    return tuple(each for each in MUTANTS if (not names or each.name in names) and (each.quick or not quick))
+
+
+def show(mutants: tuple[Mutant, ...], *, times: int, seeds_max: int, jobs: int, console: Console) -> int:
+    """Hunt each of them; the exit code says whether all are dead."""
+    found: list[tuple[Mutant, list[Hunt]]] = []
+    for mutant, of_it in hunts(mutants, times=times, seeds_max=seeds_max, jobs=jobs):
+        found.append((mutant, of_it))
+        console.progress(f"{len(found)} of {len(mutants)} mutants hunted")
+    console.progress_done()
+    columns = [
+        Column("mutant", right=False),
+        Column("verdict", right=False),
+        Column("seeds"),
+        Column("killed by", right=False),
+    ]
+    value = [
+        {
+            "mutant": mutant.name,
+            "story": mutant.story,
+            "seeds": [hunt.seeds for hunt in of_it],
+            "killed_by": [hunt.killed_by for hunt in of_it],
+        }
+        for mutant, of_it in found
+    ]
+    console.result(value, render(columns, [list(row(*each)) for each in found]))
+    lives = any(hunt.killed_by is None for _, of_it in found for hunt in of_it)
+    return EXIT_FAILED if lives else EXIT_DONE
