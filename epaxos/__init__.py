@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from epaxos._version import VERSION
 
 if TYPE_CHECKING:
-    from epaxos import testing
     from epaxos.client import Client, ResponseError
     from epaxos.config import Config
     from epaxos.engine import LogEntry
@@ -46,7 +45,6 @@ __all__ = [
     "Unknown",
     "__version__",
     "open_replica",
-    "testing",
 ]
 
 __version__: Final = VERSION
@@ -69,8 +67,6 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> object:
-    if name == "testing":
-        return importlib.import_module("epaxos.testing")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

@@ -26,7 +26,6 @@ NAMES = [
     "Unknown",
     "__version__",
     "open_replica",
-    "testing",
 ]
 
 
