@@ -271,8 +271,9 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         story="a replica that missed decisions waits for somebody to tell it",
         edits=(
             (_EPAXOS + "protocol", "            self.query.sweep()\n", ""),
+            (_EPAXOS + "protocol", "            self.trigger.gaps()\n", ""),
             (_EPAXOS + "protocol", "        self.query.catch_up(event.peer)\n", ""),
-            (_EPAXOS + "protocol", "Blocked: lambda e: self.query.blocked(e.ids),", "Blocked: lambda e: None,"),
+            (_EPAXOS + "protocol", "Blocked: self._on_blocked,", "Blocked: lambda e: None,"),
         ),
     ),
     Mutant(
