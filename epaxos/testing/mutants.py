@@ -259,14 +259,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         quick=True,
     ),
     Mutant(
-        name="never-sent-again",
-        story="what a link lost is not sent again",
-        edits=(
-            (_EPAXOS + "protocol", "            self.lead.retransmit()\n", ""),
-            (_EPAXOS + "protocol", "        self.lead.link_up(event.peer)\n", ""),
-        ),
-    ),
-    Mutant(
         name="never-asks",
         story="a replica that missed decisions waits for somebody to tell it",
         edits=(
