@@ -97,11 +97,6 @@ cdef inline uint32_t after(const Strip *strip, int64_t slot, uint32_t first, uin
     return first
 
 
-cdef inline bint holds(const Strip *strip, int64_t slot) noexcept nogil:
-    cdef uint32_t at = after(strip, slot, strip.head, strip.end)
-    return at > strip.head and strip.items[at - 1].slot == slot
-
-
 cdef int spread(Strip *strip) except -1:
     """Make room at both ends."""
     cdef size_t count = strip.end - strip.head, room = 2 * count + 4
@@ -187,16 +182,12 @@ cdef bint has_under(const Row *row, int n, const int64_t *vector, bint write) no
 
 cdef int row_add(Row *row, int n, int lane, int64_t slot, void *node, bint write) except -1:
     """1 when it is wanted here."""
-    cdef Strip *writer = &row.strips[lane]
-    cdef Strip *reader = &row.strips[n + lane]
+    cdef Strip *strip = &row.strips[lane if write else n + lane]
     if write:
-        row.writers += put(writer, slot, node)
-        row.readers -= take(reader, slot)
-        return slot <= writer.want
-    if holds(writer, slot):
-        return 0
-    row.readers += put(reader, slot, node)
-    return slot <= reader.want
+        row.writers += put(strip, slot, node)
+    else:
+        row.readers += put(strip, slot, node)
+    return slot <= strip.want
 
 
 cdef void row_remove(Row *row, int n, int lane, int64_t slot) noexcept nogil:

@@ -192,7 +192,7 @@ class Strip:
 
 
 class Row:
-    """The known, unexecuted ids that touch one key, each once: as a writer if one of its entries writes."""
+    """The known, unexecuted ids that touch one key. One that reads it here and writes it there is among both."""
 
     __slots__ = ("strips", "writers", "readers")
 
@@ -212,16 +212,12 @@ class Row:
 
     def add(self, lane: Lane, slot: int, write: bool) -> bool:
         """Put an id in; is it wanted here?"""
-        writer, reader = self.strips[lane], self.strips[len(self.strips) // 2 + lane]
+        strip = self.strips[lane if write else len(self.strips) // 2 + lane]
         if write:
-            self.writers += writer.add(slot)
-            self.readers -= reader.remove(slot)
-            return slot <= writer.want
-        at = bisect_left(writer.slots, slot, writer.head)
-        if at < len(writer.slots) and writer.slots[at] == slot:
-            return False
-        self.readers += reader.add(slot)
-        return slot <= reader.want
+            self.writers += strip.add(slot)
+        else:
+            self.readers += strip.add(slot)
+        return slot <= strip.want
 
     def remove(self, lane: Lane, slot: int) -> None:
         """Take an id away, if it is here."""

@@ -141,8 +141,9 @@ def scenario(seed: int, *, whole: bool = False) -> Scenario:
             events.append((at, "decide", id_))
     order = [(kind, id_) for _, kind, id_ in sorted(events)]
     calls: list[list[tuple[str, InstanceId]]] = []
+    sizes = rng.choice([(1, 1, 2, 4), (len(order),)])
     while order:
-        size = rng.choice([1, 1, 2, 4])
+        size = rng.choice(sizes)
         calls.append(order[:size])
         order = order[size:]
     payloads: dict[InstanceId, Payload] = {id_: batches.get(id_, NOP) for id_ in ids}

@@ -300,6 +300,18 @@ def test_a_cycle_that_waits_in_its_middle_is_not_stuck(twin: Any) -> None:
 
 
 @both
+def test_a_component_met_again_in_the_same_walk_is_over(twin: Any) -> None:
+    """The walk from A2 executes {A1, B1}, which saw each other on its stack; then C1 comes upon them once more."""
+    decisions = [
+        (A2, write(7), (1, 1, 1)),
+        (C1, write(7), (1, 1, 0)),
+        (A1, write(7), (0, 1, 0)),
+        (B1, write(7), (1, 0, 0)),
+    ]
+    assert twin(3).decide(decisions) == [[A1, B1], [C1], [A2]]
+
+
+@both
 def test_reads_commute(twin: Any) -> None:
     executor = twin(3)
     executor.learn(A1, read(7))
