@@ -34,7 +34,7 @@ lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/cython-lint ext
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 
 bench: $(STAMP)  ## what three durable replicas do on this machine, by redis-benchmark (needs redis-tools)
 	@$(BIN)/python -m bench redis $(ARGS)
