@@ -23,7 +23,7 @@ from epaxos.limits import BadValue, LimitsConfig, dotted
 from epaxos.quorums import MAX_REPLICAS
 from epaxos.toml_lines import KeyPath, key_lines
 
-PROTOCOLS: Final = ("epaxos",)
+PROTOCOLS: Final = ("epaxos", "raft")
 """The protocols of this release."""
 
 SECRET_BYTES: Final = 16

@@ -136,6 +136,8 @@ def _same(value: Any) -> Any:
 ID = Kind("id", "[epoch, slot >= 1, lane < n]", list, _load_id)
 VECTOR = Kind("vector", "n slots", list, _load_vector)
 BALLOT = Kind("ballot", "u64", _same, _integer(0, MAX_U64))
+TERM = Kind("term", "u64", _same, _integer(0, MAX_U64))
+NUMBER = Kind("number", "u64", _same, _integer(0, MAX_U64))
 SLOT = Kind("slot", "0 … 2^62-1", _same, _slot)
 LANE = Kind("lane", "< n", _same, _lane)
 EPOCH = Kind("epoch", "u32", _same, _epoch)
@@ -350,6 +352,88 @@ class EpochClosed(Message):
     epoch: int = _field(EPOCH)
 
 
+# --------------------------------------------------------------------- Raft, codes 32 … 63; a slot is a log index
+
+
+@_message(32)
+class RequestVote(Message):
+    """Candidate to all: vote for me in `term`. `pre` asks only whether you would, and changes nothing; `transfer` says
+    that the leader itself wants this election."""
+
+    term: int = _field(TERM)
+    last_index: int = _field(SLOT)
+    last_term: int = _field(TERM)
+    pre: bool = _field(BOOL)
+    transfer: bool = _field(BOOL)
+
+
+@_message(33)
+class Vote(Message):
+    """Voter to candidate: my vote of `term`, or, when not granted, the term I am in."""
+
+    term: int = _field(TERM)
+    granted: bool = _field(BOOL)
+    pre: bool = _field(BOOL)
+
+
+@_message(34)
+class AppendEntries(Message):
+    """Leader to follower: the entry behind the one named, and how far the log is committed. Without a payload it is a
+    heartbeat, or the news of a commitment; `round` 0 wants no answer but a refusal."""
+
+    term: int = _field(TERM)
+    prev_index: int = _field(SLOT)
+    prev_term: int = _field(TERM)
+    entry_term: int = _field(TERM)
+    payload: Payload | None = _field(PAYLOAD)
+    commit: int = _field(SLOT)
+    round: int = _field(SLOT)
+
+
+@_message(35)
+class AppendOK(Message):
+    """Follower to leader: my log is yours up to `index`; or, when not `ok`, it has no such entry at `index`, and yours
+    may agree with it at `hint` at most."""
+
+    term: int = _field(TERM)
+    ok: bool = _field(BOOL)
+    index: int = _field(SLOT)
+    hint: int = _field(SLOT)
+    hint_term: int = _field(TERM)
+    round: int = _field(SLOT)
+
+
+@_message(36)
+class Forward(Message):
+    """Any replica to the leader: a batch of its clients, to be appended to the log."""
+
+    payload: Batch = _field(PAYLOAD)
+
+
+@_message(37)
+class ReadIndex(Message):
+    """Any replica to the leader: how far must I have executed to answer this read?"""
+
+    incarnation: int = _field(NUMBER)
+    number: int = _field(NUMBER)
+
+
+@_message(38)
+class ReadIndexOK(Message):
+    """Leader to whoever asked: what was committed when a majority still followed me."""
+
+    incarnation: int = _field(NUMBER)
+    number: int = _field(NUMBER)
+    index: int = _field(SLOT)
+
+
+@_message(39)
+class TimeoutNow(Message):
+    """Leader to the follower that is to lead: begin an election at once."""
+
+    term: int = _field(TERM)
+
+
 # ------------------------------------------------------------------------------------------------------ the codec
 
 
@@ -423,7 +507,9 @@ def _payload(cls: type[Message], tag: int, raw: bytes) -> Payload | None:
 _FIELDS: Final = {cls: kinds(cls) for cls in TABLE.values()}
 _TAGS: Final[dict[type[Message], frozenset[int]]] = {
     cls: frozenset(
-        {_BATCH} | ({_NOP} if cls in (Accept, Commit) else set()) | ({_ABSENT} if cls in (Commit, RecoverOK) else set())
+        {_BATCH}
+        | ({_NOP} if cls in (Accept, Commit, AppendEntries) else set())
+        | ({_ABSENT} if cls in (Commit, RecoverOK, AppendEntries) else set())
     )
     for cls in TABLE.values()
 }

@@ -34,7 +34,9 @@ _KEYS: Final = (
         "",
         "the name of the cluster: replicas and data of another one are refused",
     ),
-    KeyDoc("protocol", '"epaxos"', '"epaxos"', "the replication protocol; data cannot move from one to another"),
+    KeyDoc(
+        "protocol", '"epaxos" or "raft"', '"epaxos"', "the replication protocol; data cannot move from one to another"
+    ),
     KeyDoc(
         "secret",
         "a non-empty string",

@@ -302,6 +302,8 @@ class ProtocolConfig(NamedTuple):
     """W: own batches submitted and not yet executed here, at most."""
     retry_us: int
     """What to assume of a round trip that was never measured, and the shortest time before anything is sent again."""
+    preferred: ReplicaId | None = None
+    """Who should lead, of a protocol that has a leader; None leaves it to chance."""
 
 
 class Protocol(abc.ABC):

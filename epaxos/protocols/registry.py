@@ -8,8 +8,10 @@ from typing import Final
 from epaxos.errors import ConfigError
 from epaxos.execution.graph import GraphExecutor
 from epaxos.execution.interface import Executor
+from epaxos.execution.total import TotalExecutor
 from epaxos.protocols.epaxos.protocol import EPaxos
 from epaxos.protocols.interface import LogView, Protocol, ProtocolConfig, Random
+from epaxos.protocols.raft.protocol import Raft
 
 Factory = Callable[[ProtocolConfig, Random, LogView], tuple[Protocol, Executor]]
 
@@ -18,7 +20,11 @@ def _epaxos(config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol
     return EPaxos(config, rng, log), GraphExecutor(config.n)
 
 
-PROTOCOLS: Final[dict[str, Factory]] = {"epaxos": _epaxos}
+def _raft(config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol, Executor]:
+    return Raft(config, rng, log), TotalExecutor(config.n)
+
+
+PROTOCOLS: Final[dict[str, Factory]] = {"epaxos": _epaxos, "raft": _raft}
 
 
 def build(name: str, config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol, Executor]:

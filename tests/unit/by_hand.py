@@ -14,6 +14,7 @@ from epaxos.messages import Message, Recover, RecoverOK
 from epaxos.packing import encode_run
 from epaxos.protocols.epaxos.protocol import EPaxos
 from epaxos.protocols.interface import Durable, Note, Now, PeerUp, ProtocolConfig, Receive, Rtt
+from epaxos.protocols.raft.protocol import Raft
 from epaxos.protocols.registry import build
 from epaxos.storage.memory import MemoryDisk
 
@@ -63,6 +64,11 @@ class Site:
     @property
     def protocol(self) -> EPaxos:
         assert isinstance(self.engine.protocol, EPaxos)
+        return self.engine.protocol
+
+    @property
+    def raft(self) -> Raft:
+        assert isinstance(self.engine.protocol, Raft)
         return self.engine.protocol
 
 

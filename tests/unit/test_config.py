@@ -89,7 +89,7 @@ def test_a_config_made_by_hand_is_checked_as_a_file_is() -> None:
             "frame_bytes = 1048576",
             "cluster.toml:15: limits.frame_bytes = 1048576: must be at least 1179648",
         ),
-        ('"epaxos"', '"raft"', 'cluster.toml:2: protocol = "raft": must be one of: epaxos'),
+        ('"epaxos"', '"zab"', 'cluster.toml:2: protocol = "zab": must be one of: epaxos, raft'),
         ('"shop"', '"a shop"', 'cluster.toml:1: cluster = "a shop": must be 1 to 64 letters, digits'),
         ('"VA"', '"CA"', 'cluster.toml:10: replica.name = "CA": must be unique in the cluster'),
         ('"VA"', '"V.A"', 'cluster.toml:10: replica.name = "V.A": must be 1 to 64 letters, digits'),
@@ -175,7 +175,7 @@ def test_overrides_reach_every_key() -> None:
         ("limits=3", "--set limits=3: expected key=value"),
         ("replica.VB.peer=h:1", "expected replica.NAME.key=value with the name of a replica; did you mean VA?"),
         ("replica.VA.pear=h:1", "--set replica.VA.pear=h:1: unknown key replica.pear; did you mean replica.peer?"),
-        ("protocol=raft", '--set protocol=raft: protocol = "raft": must be one of: epaxos'),
+        ("protocol=zab", '--set protocol=zab: protocol = "zab": must be one of: epaxos, raft'),
     ],
 )
 def test_a_wrong_override_is_named(override: str, message: str) -> None:

@@ -17,21 +17,29 @@ from epaxos.messages import (
     TABLE,
     Accept,
     AcceptOK,
+    AppendEntries,
+    AppendOK,
     Collected,
     Commit,
     CommitQuery,
     EpochClosed,
+    Forward,
     Invalidator,
     Kept,
     Message,
     Nack,
     PreAccept,
     PreAcceptOK,
+    ReadIndex,
+    ReadIndexOK,
     Recover,
     RecoverOK,
+    RequestVote,
     SlotRange,
+    TimeoutNow,
     Validate,
     ValidateOK,
+    Vote,
     Waiting,
     decode,
 )
@@ -72,11 +80,25 @@ MESSAGES: tuple[Message, ...] = (
     Collected(epoch=0, lane=1, floor=100),
     Kept(epoch=0, kept=DEP),
     EpochClosed(epoch=0),
+    RequestVote(term=7, last_index=300, last_term=6, pre=True, transfer=False),
+    Vote(term=7, granted=True, pre=False),
+    AppendEntries(term=7, prev_index=300, prev_term=6, entry_term=7, payload=BATCH, commit=299, round=5),
+    AppendOK(term=7, ok=False, index=300, hint=200, hint_term=4, round=5),
+    Forward(payload=BATCH),
+    ReadIndex(incarnation=5, number=1000),
+    ReadIndexOK(incarnation=5, number=1000, index=300),
+    TimeoutNow(term=7),
 )
 MORE_FORMS: dict[str, Message] = {
     "Accept with NOP": Accept(id=ID, ballot=5, payload=NOP, dep=(0, 0, 0)),
     "Commit with batch": Commit(id=ID, payload=BATCH, dep=MORE),
     "Commit with NOP": Commit(id=ID, payload=NOP, dep=(0, 0, 0)),
+    "AppendEntries with NOP": AppendEntries(
+        term=7, prev_index=300, prev_term=6, entry_term=7, payload=NOP, commit=299, round=0
+    ),
+    "AppendEntries without": AppendEntries(
+        term=7, prev_index=300, prev_term=6, entry_term=0, payload=None, commit=299, round=5
+    ),
     "RecoverOK knowing nothing": RecoverOK(
         id=ID, ballot=5, abal=0, phase=0, nop=False, payload=None, dep=(0, 0, 0), registered=False, init_dep=(0, 0, 0)
     ),
