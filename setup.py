@@ -19,7 +19,7 @@ def extensions() -> list[Extension]:
         from Cython.Build import cythonize
     except ImportError:
         return []
-    included = sorted(map(str, Path("ext").glob("*.pxd")))
+    included = sorted(map(str, Path("ext").glob("*.px[di]")))
     found = [
         Extension(
             f"epaxos._ext.{path.stem}",
