@@ -14,7 +14,7 @@ from epaxos.command import Batch, Payload
 from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import StorageError
 from epaxos.execution.interface import Executor, Group
-from epaxos.ids import InstanceId, ReplicaId
+from epaxos.ids import BatchNumber, InstanceId, ReplicaId
 from epaxos.machines.interface import BatchMachine
 from epaxos.protocols.interface import Durable, Frontier, Now, Order, PeerDown, ProtocolConfig, Why
 from epaxos.storage.memory import MemoryDisk
@@ -33,15 +33,19 @@ _ENTRIES_MAX: Final = 7
 
 
 class RecordingMachine(BatchMachine):
-    """The machine, and a record of what it ran."""
+    """The machine, and a record of what it ran. A read that was answered without being ordered is nobody's history but
+    its client's."""
 
-    def __init__(self, world: World, life: Life, inner: BatchMachine) -> None:
+    def __init__(self, world: World, life: Life, inner: BatchMachine, ordered: set[BatchNumber]) -> None:
+        self._ordered = ordered
         self._world = world
         self._life = life
         self._inner = inner
         self._log = world.record.logs[life] = []
 
     def apply_batch(self, batch: Batch, spans: Sequence[int]) -> list[bytes]:
+        if spans and batch.name not in self._ordered:
+            return self._inner.apply_batch(batch, spans)
         applied = self._world.record.unpack(batch)
         for hook in self._world.watch.applied:
             hook(self._life, applied)
@@ -60,6 +64,8 @@ class WatchedExecutor:
 
     def __init__(self, world: World, life: Life, inner: Executor) -> None:
         self._hooks = world.watch.decided
+        self.ordered: set[BatchNumber] = set()
+        """The names of the batches it was told of."""
         self._life = life
         self._inner = inner
         self.learn = inner.learn
@@ -71,6 +77,8 @@ class WatchedExecutor:
         for id_, payload, order in decisions:
             for hook in self._hooks:
                 hook(self._life, id_, payload, order)
+            if isinstance(payload, Batch):
+                self.ordered.add(payload.name)
         return self._inner.decide(decisions)
 
     def restore(self, ids: Iterable[InstanceId]) -> None:
@@ -94,7 +102,7 @@ class Node:
     """Replica `me` of the world. Only an `up` node has an engine."""
 
     engine: Engine
-    executor: Executor
+    executor: WatchedExecutor
     machine: BatchMachine
 
     def __init__(self, world: World, me: ReplicaId) -> None:
@@ -149,7 +157,7 @@ class Node:
         config = ProtocolConfig(me=self.me, n=world.n, window=self._swarm.limits.window, retry_us=self._swarm.retry_us)
         protocol, executor = world.build(config, world.forks[f"core.{self.me}"], self.disk)
         self.executor = WatchedExecutor(world, life, executor)
-        self.machine = RecordingMachine(world, life, world.make_machine())
+        self.machine = RecordingMachine(world, life, world.make_machine(), self.executor.ordered)
         self.engine = Engine(
             me=self.me,
             n=world.n,
