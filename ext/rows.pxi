@@ -8,22 +8,7 @@ cdef enum:
     EXECUTED = 3
 
     NOTHING = -1
-
-    ROW = 1
-    WRITES = 2
-
-    CHUNK = 32  # entries looked up together: their cache misses overlap
-    LEAST_BITS = 10
     KEPT_ROOM = 64  # items: what an empty strip may keep
-
-cdef int64_t MAX_SLOT = <int64_t>1 << 62
-
-
-cdef inline int64_t number(value) except? -1:
-    """`value`, or -1 when it is too large to be a slot."""
-    cdef int overflow = 0
-    cdef int64_t result = PyLong_AsLongLongAndOverflow(value, &overflow)
-    return -1 if overflow or result > MAX_SLOT else result
 
 
 # --------------------------------------------------------------------------------------------------------- strips, rows

@@ -1,9 +1,9 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
-"""The compiled twin of `epaxos/execution/graph.py` and `rows.py`; what everything means, and why, is said there.
+"""The compiled twin of `epaxos/execution/graph.py`; what everything means, and why, is said there.
 
-`table` maps a key hash to who touches the key: nobody (0), one node (its address, with WRITES), or a row (its address,
-with ROW). Addresses of nodes are borrowed: `nodes` owns them, and a node leaves the rows before it leaves `nodes`.
-Ids, lots and what is missing are Python objects: an instance has few of them, a key has none.
+The table maps a key hash to who touches the key: nobody (0), one node (its address, with WRITES), or a row (its
+address, with ROW). Addresses of nodes are borrowed: `nodes` owns them, and a node leaves the rows before it leaves
+`nodes`. Ids, lots and what is missing are Python objects: an instance has few of them, a key has none.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -13,18 +13,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memmove
 
-from layout cimport (
-    BATCH_HEADER,
-    CONT,
-    READ,
-    WHOLE,
-    Entry,
-    entry_count,
-    entry_table,
-    framed,
-    mixed,
-    prefetch,
-)
+from layout cimport BATCH_HEADER, CONT, READ, WHOLE, Entry, entry_count, entry_table, framed, mixed, prefetch
 
 from heapq import heappop, heappush
 
@@ -33,31 +22,21 @@ from epaxos.execution.lanes import GAPS_MAX
 from epaxos.ids import InstanceId
 from epaxos.protocols.interface import Frontier, Why
 
+include "lanes.pxi"
+include "keys.pxi"
 include "rows.pxi"
-
-
-cdef struct Slot:
-    uint64_t key_hash
-    uintptr_t who
 
 
 # ------------------------------------------------------------------------------------------------------------- executor
 
 
-cdef class GraphExecutor:
+cdef class GraphExecutor(Lanes):
     """See `graph.PyGraphExecutor`."""
 
-    cdef int n
-    cdef object epoch
-    cdef bint bound
     cdef bint begun
     cdef Py_ssize_t waiting_
-    cdef int64_t *watermark
-    cdef int64_t *known
     cdef int64_t *reach
     cdef int64_t *seen
-    cdef int64_t *vector
-    cdef list tails
     cdef list nodes
     cdef list lots
     cdef list lot_slots
@@ -66,9 +45,7 @@ cdef class GraphExecutor:
     cdef set wanted
     cdef dict missing_
 
-    cdef Slot *table
-    cdef int bits
-    cdef size_t keys
+    cdef Table table
     cdef Row *whole
     cdef Row *all
 
@@ -79,22 +56,14 @@ cdef class GraphExecutor:
     cdef list closed
 
     def __cinit__(self, int n):
-        if n < 1:
-            raise ValueError(f"{n} lanes")
-        self.n = n
-        self.epoch = 0
-        self.watermark = <int64_t *>calloc(5 * <size_t>n, sizeof(int64_t))
-        self.bits = LEAST_BITS
-        self.table = <Slot *>calloc(<size_t>1 << LEAST_BITS, sizeof(Slot))
-        if self.watermark == NULL or self.table == NULL:
+        self.reach = <int64_t *>calloc(2 * <size_t>n, sizeof(int64_t))
+        self.table.bits = LEAST_BITS
+        self.table.slots = <Slot *>calloc(<size_t>1 << LEAST_BITS, sizeof(Slot))
+        if self.reach == NULL or self.table.slots == NULL:
             raise MemoryError
-        self.known = self.watermark + n
-        self.reach = self.watermark + 2 * n
-        self.seen = self.watermark + 3 * n
-        self.vector = self.watermark + 4 * n
+        self.seen = self.reach + n
         self.whole = new_row(n)
         self.all = new_row(n)
-        self.tails = [set() for _ in range(n)]
         self.nodes = [{} for _ in range(n)]
         self.lots = [{} for _ in range(n)]
         self.lot_slots = [[] for _ in range(n)]
@@ -106,12 +75,12 @@ cdef class GraphExecutor:
 
     def __dealloc__(self):
         cdef size_t i
-        if self.table != NULL:
-            for i in range(<size_t>1 << self.bits):
-                if self.table[i].who & ROW:
-                    free_row(<Row *>(self.table[i].who & ~<uintptr_t>ROW), self.n)
-        free(self.table)
-        free(self.watermark)
+        if self.table.slots != NULL:
+            for i in range(<size_t>1 << self.table.bits):
+                if self.table.slots[i].who & ROW:
+                    free_row(<Row *>(self.table.slots[i].who & ~<uintptr_t>ROW), self.n)
+        free(self.table.slots)
+        free(self.reach)
         free_row(self.whole, self.n)
         free_row(self.all, self.n)
 
@@ -151,13 +120,6 @@ cdef class GraphExecutor:
             if not self.has(lane, slot, id_[1]):
                 self.execute(lane, slot, <Node>(<dict>self.nodes[lane]).get(id_[1]))
 
-    def executed(self):
-        """See `graph.PyGraphExecutor.executed`."""
-        cdef int lane
-        watermark = tuple([self.watermark[lane] for lane in range(self.n)])
-        beyond = [InstanceId(self.epoch, slot, lane) for lane in range(self.n) for slot in <set>self.tails[lane]]
-        return Frontier(watermark, frozenset(beyond))
-
     def missing(self):
         """See `graph.PyGraphExecutor.missing`."""
         cdef int lane
@@ -187,7 +149,7 @@ cdef class GraphExecutor:
                 if has_under(row, self.n, self.vector, write):
                     return False
             elif at >= 2 and not node.entries[at - 2].flags & WHOLE:
-                who = self.find(node.entries[at - 2].key_hash).who
+                who = find(&self.table, node.entries[at - 2].key_hash).who
                 if who and (write or who & WRITES):
                     other = <Node><void *>(who & ~<uintptr_t>WRITES)
                     if other.slot <= self.vector[other.lane]:
@@ -206,14 +168,14 @@ cdef class GraphExecutor:
             raise MemoryError
         for i in range(n):
             if i % CHUNK == 0:
-                self.prefetch_keys(entries + i, min(<uint32_t>CHUNK, n - i))
+                prefetch_keys(&self.table, entries + i, min(<uint32_t>CHUNK, n - i))
             write = not entries[i].flags & READ
             hit = has_conflict(self.whole, write)
             if not hit:
                 if entries[i].flags & WHOLE:
                     hit = has_conflict(self.all, write)
                 else:
-                    hit = self.conflicts(self.find(entries[i].key_hash).who, write, NULL)
+                    hit = self.conflicts(find(&self.table, entries[i].key_hash).who, write, NULL)
             if entries[i].flags & CONT and commands:
                 out[commands - 1] |= hit
             else:
@@ -222,52 +184,6 @@ cdef class GraphExecutor:
         result = PyBytes_FromStringAndSize(<char *>out, commands)
         free(out)
         return result
-
-    # -------------------------------------------------------------------------------------------------- ids and vectors
-
-    cdef int place(self, id_, int64_t *slot) except -1:
-        """The lane of `id_`, and its slot."""
-        if not isinstance(id_, tuple) or PyTuple_GET_SIZE(id_) != 3:
-            raise TypeError(f"{id_!r} is no id")
-        cdef int64_t lane = number(<object>PyTuple_GET_ITEM(id_, 2))
-        slot[0] = number(<object>PyTuple_GET_ITEM(id_, 1))
-        if lane < 0 or lane >= self.n or slot[0] < 1:
-            raise ValueError(f"{id_} has no place in {self.n} lanes")
-        epoch = <object>PyTuple_GET_ITEM(id_, 0)
-        if epoch is not self.epoch and epoch != self.epoch:
-            if self.bound:
-                raise ValueError(f"{id_} is not of epoch {self.epoch}")
-            self.epoch = epoch
-        self.bound = True
-        return <int>lane
-
-    cdef int load(self, order) except -1:
-        """vector = order."""
-        cdef int lane
-        cdef int64_t slot
-        if not isinstance(order, tuple) or PyTuple_GET_SIZE(order) != self.n:
-            raise ValueError(f"{order} is no vector of {self.n} slots")
-        for lane in range(self.n):
-            slot = number(<object>PyTuple_GET_ITEM(order, lane))
-            if slot < 0:
-                raise ValueError(f"{order} is no vector of {self.n} slots")
-            self.vector[lane] = slot
-        return 0
-
-    cdef inline bint has(self, int lane, int64_t slot, key) except -1:
-        """Has it executed? `key` is the slot as a Python object."""
-        if slot <= self.watermark[lane]:
-            return True
-        tail = <set>self.tails[lane]
-        return len(tail) > 0 and key in tail
-
-    cdef inline int first_unknown(self, const int64_t *vector) noexcept nogil:
-        """The first lane that has something unknown under `vector`, or -1."""
-        cdef int lane
-        for lane in range(self.n):
-            if vector[lane] > self.known[lane]:
-                return lane
-        return -1
 
     cdef Node new_node(self, id_, int lane, int64_t slot, batch):
         node = <Node>Node.__new__(Node)
@@ -318,19 +234,6 @@ cdef class GraphExecutor:
         self.became_known(lane, slot)
         return 0
 
-    cdef int mark_executed(self, int lane, int64_t slot) except -1:
-        cdef int64_t mark = self.watermark[lane]
-        tail = <set>self.tails[lane]
-        if slot != mark + 1:
-            tail.add(slot)
-            return 0
-        mark = slot
-        while tail and mark + 1 in tail:
-            mark += 1
-            tail.remove(mark)
-        self.watermark[lane] = mark
-        return 0
-
     cdef int settle(self, Node node, int state) except -1:
         node.state = state
         if self.wanted and node.id in self.wanted:
@@ -351,18 +254,18 @@ cdef class GraphExecutor:
         cdef int wanted = row_add(self.all, n, lane, slot, address, node.writes)
         if node.whole_write or node.whole_read:
             wanted |= row_add(self.whole, n, lane, slot, address, node.whole_write)
-        self.resize_for(self.keys + node.count)
+        resize_for(&self.table, self.table.keys + node.count)
         for i in range(node.count):
             if i % CHUNK == 0:
-                self.prefetch_keys(entries + i, min(<uint32_t>CHUNK, node.count - i))
+                prefetch_keys(&self.table, entries + i, min(<uint32_t>CHUNK, node.count - i))
             if entries[i].flags & WHOLE:
                 continue
             write = not entries[i].flags & READ
-            there = self.find(entries[i].key_hash)
+            there = find(&self.table, entries[i].key_hash)
             if not there.who:
                 there.key_hash = entries[i].key_hash
                 there.who = <uintptr_t>address | (WRITES if write else 0)
-                self.keys += 1
+                self.table.keys += 1
             elif there.who & ROW:
                 wanted |= row_add(<Row *>(there.who & ~<uintptr_t>ROW), n, lane, slot, address, write)
             elif there.who & ~<uintptr_t>WRITES == <uintptr_t>address:
@@ -395,10 +298,10 @@ cdef class GraphExecutor:
             row_remove(self.whole, self.n, node.lane, node.slot)
         for i in range(node.count):
             if i % CHUNK == 0:
-                self.prefetch_keys(entries + i, min(<uint32_t>CHUNK, node.count - i))
+                prefetch_keys(&self.table, entries + i, min(<uint32_t>CHUNK, node.count - i))
             if entries[i].flags & WHOLE:
                 continue
-            there = self.find(entries[i].key_hash)
+            there = find(&self.table, entries[i].key_hash)
             if not there.who:
                 continue
             if there.who & ROW:
@@ -407,8 +310,8 @@ cdef class GraphExecutor:
                 if row.writers or row.readers:
                     continue
                 free_row(row, self.n)
-            self.clear(there)
-        self.resize_for(self.keys)
+            clear(&self.table, there)
+        resize_for(&self.table, self.table.keys)
         del (<dict>self.nodes[node.lane])[node.id[1]]
         return 0
 
@@ -433,56 +336,7 @@ cdef class GraphExecutor:
                 self.wake(lot.owner, lot)
         return 0
 
-    # ---------------------------------------------------------------------------------------------------- the key table
-
-    cdef inline void prefetch_keys(self, const Entry *entries, uint32_t count) noexcept nogil:
-        cdef uint32_t i
-        for i in range(count):
-            prefetch(self.table + (mixed(entries[i].key_hash) >> (64 - self.bits)))
-
-    cdef inline Slot *find(self, uint64_t key_hash) noexcept nogil:
-        """Where the key is, or the empty slot where it would be."""
-        cdef size_t mask = (<size_t>1 << self.bits) - 1
-        cdef size_t at = mixed(key_hash) >> (64 - self.bits)
-        while self.table[at].who and self.table[at].key_hash != key_hash:
-            at = (at + 1) & mask
-        return self.table + at
-
-    cdef void clear(self, Slot *there) noexcept nogil:
-        """Take a key out: close the hole, so that every key is found from its home without tombstones."""
-        cdef size_t mask = (<size_t>1 << self.bits) - 1
-        cdef size_t hole = there - self.table, at = hole, home
-        while True:
-            at = (at + 1) & mask
-            if not self.table[at].who:
-                break
-            home = mixed(self.table[at].key_hash) >> (64 - self.bits)
-            if ((at - home) & mask) >= ((at - hole) & mask):
-                self.table[hole] = self.table[at]
-                hole = at
-        self.table[hole].who = 0
-        self.keys -= 1
-
-    cdef int resize_for(self, size_t keys) except -1:
-        """Make the table at most half full with that many keys, and not much emptier than that."""
-        cdef int bits = self.bits
-        while 2 * keys > <size_t>1 << bits:
-            bits += 1
-        while bits > LEAST_BITS and 32 * keys < <size_t>1 << bits:
-            bits -= 1
-        if bits == self.bits:
-            return 0
-        cdef Slot *old = self.table
-        cdef size_t size = <size_t>1 << self.bits, i
-        table = <Slot *>calloc(<size_t>1 << bits, sizeof(Slot))
-        if table == NULL:
-            raise MemoryError
-        self.table, self.bits = table, bits
-        for i in range(size):
-            if old[i].who:
-                self.find(old[i].key_hash)[0] = old[i]
-        free(old)
-        return 0
+    # ---------------------------------------------------------------------------------------------------- who conflicts
 
     cdef inline bint conflicts(self, uintptr_t who, bint write, const void *me) noexcept nogil:
         cdef const Row *row
@@ -502,10 +356,10 @@ cdef class GraphExecutor:
             return True
         for i in range(node.count):
             if i % CHUNK == 0:
-                self.prefetch_keys(entries + i, min(<uint32_t>CHUNK, node.count - i))
+                prefetch_keys(&self.table, entries + i, min(<uint32_t>CHUNK, node.count - i))
             if entries[i].flags & WHOLE:
                 continue
-            if self.conflicts(self.find(entries[i].key_hash).who, not entries[i].flags & READ, me):
+            if self.conflicts(find(&self.table, entries[i].key_hash).who, not entries[i].flags & READ, me):
                 return True
         return False
 
@@ -523,7 +377,7 @@ cdef class GraphExecutor:
         write[0] = not entry.flags & READ
         if entry.flags & WHOLE:
             return NULL
-        who = self.find(entry.key_hash).who
+        who = find(&self.table, entry.key_hash).who
         return <Row *>(who & ~<uintptr_t>ROW) if who & ROW else NULL
 
     # ---------------------------------------------------------------------------------------------------------- waiting
