@@ -74,6 +74,8 @@ class Swarm:
     """How long faults strike; then everything is healed."""
     delay_us: tuple[tuple[int, ...], ...]
     """One-way, from row to column."""
+    calm_us: int
+    """The longest one-way delay once everything is healed."""
     jitter: float
     loss: float
     duplication: float
@@ -116,6 +118,7 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
         kinds=kinds,
         fault_us=fault_us,
         delay_us=_delays(forks, n, base, SLOW_LINK in kinds),
+        calm_us=pick(rng, (1_000, 1_000_000)),
         jitter=pick(rng, (0.0, 0.1, 0.5, 2.0)),
         loss=_strength(forks, LOSS, kinds, 0.01, 0.30),
         duplication=_strength(forks, DUPLICATION, kinds, 0.01, 0.30),

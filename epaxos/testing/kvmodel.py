@@ -140,7 +140,7 @@ def _viable(operations: Sequence[Operation]) -> Callable[[Any], bool]:
     if verbs == {"append"}:
         return max(values, key=len).startswith
     if verbs == {"incrby"} and all(_powers_of_two(operations)):
-        total = max(int(value or b"0") for value in values)
+        total = max(int(value) if value.isdigit() else 0 for value in values)
         return lambda state: int(state) & ~total == 0
     return _always
 
@@ -177,9 +177,12 @@ def _argument(op: Operation) -> bytes:
 
 
 def _value(op: Operation) -> bytes | None:
+    """What was read. A reply that is no value stands for itself: no state is like it."""
     reply = op.result
     assert isinstance(reply, bytes)
-    return None if reply == _NIL else reply[reply.index(b"\r\n") + 2 : -2]
+    if reply == _NIL:
+        return None
+    return reply[reply.index(b"\r\n") + 2 : -2] if reply[:1] == b"$" else reply
 
 
 def _powers_of_two(operations: Sequence[Operation]) -> list[bool]:

@@ -8,12 +8,13 @@ stream: what is sent later does not arrive earlier.
 from __future__ import annotations
 
 from random import Random
+from typing import Final
 
 from epaxos.ids import ReplicaId
 from epaxos.testing.faults import REORDERING, Swarm
 from epaxos.testing.forks import chance
 
-_CALM_US = 1_000
+_CALM_JITTER: Final = 0.1
 
 
 class Network:
@@ -24,6 +25,7 @@ class Network:
         self._swarm = swarm
         self._rng = rng
         self._reorders = REORDERING in swarm.kinds
+        self._jitter = swarm.jitter
         self._loss = swarm.loss
         self._duplication = swarm.duplication
         self._delay_us = [list(row) for row in swarm.delay_us]
@@ -55,7 +57,7 @@ class Network:
     def _jittered(self, delay_us: int) -> int:
         # A long tail: a few messages are much later than the rest, which is what reorders and what times out.
         draw = self._rng.random()
-        return delay_us + int(delay_us * self._swarm.jitter * draw * draw * (8 if draw > 0.97 else 1))
+        return delay_us + int(delay_us * self._jitter * draw * draw * (8 if draw > 0.97 else 1))
 
     def rtt_us(self, a: ReplicaId, b: ReplicaId) -> int:
         """What a measurement of the round trip between two replicas would give."""
@@ -80,9 +82,10 @@ class Network:
         self._clogged[source][target] = max(self._clogged[source][target], until_us)
 
     def heal(self) -> None:
-        """From now on nothing is lost or duplicated, and delays are short."""
+        """From now on nothing is lost or duplicated, and delays are bounded: short, or as they were without jitter."""
         self._loss = self._duplication = 0.0
+        self._jitter = min(self._jitter, _CALM_JITTER)
         for row in range(self._n):
             for column in range(self._n):
                 self._cuts[row][column] = self._clogged[row][column] = self._last[row][column] = 0
-                self._delay_us[row][column] = min(self._delay_us[row][column], _CALM_US)
+                self._delay_us[row][column] = min(self._delay_us[row][column], self._swarm.calm_us)

@@ -1,38 +1,64 @@
-"""Forks of a seed are independent of each other and of the order in which they are asked for."""
+"""Named forks: one seed, many independent sources of chance."""
 
 from __future__ import annotations
+
+from collections import Counter
+
+import pytest
 
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 
 
-def test_a_draw_in_one_fork_does_not_move_another() -> None:
-    calm, busy = Forks(7), Forks(7)
-    for _ in range(100):
-        busy["disk"].random()
-    assert [calm["net"].random() for _ in range(5)] == [busy["net"].random() for _ in range(5)]
+def draws(forks: Forks, name: str, count: int = 20) -> list[float]:
+    return [forks[name].random() for _ in range(count)]
 
 
-def test_seeds_and_names_differ() -> None:
-    draws = {Forks(seed)[name].random() for seed in (1, 2) for name in ("net", "disk")}
-    assert len(draws) == 4
+def test_a_seed_gives_the_same_forks_again() -> None:
+    assert draws(Forks(7), "net") == draws(Forks(7), "net")
 
 
-def test_a_fork_goes_on_where_it_was() -> None:
-    forks = Forks(1)
-    first = forks["net"].random()
-    assert forks["net"].random() != first
-    assert Forks(1)["net"].random() == first
+def test_the_first_draws_are_pinned_so_that_reported_seeds_stay_what_they_are() -> None:
+    assert [Forks(1)["net"].randrange(0, 10**6), Forks(1)["core.0"].randrange(0, 10**6)] == [889113, 790956]
 
 
-def test_draws_stay_within_their_bounds_and_draw_once() -> None:
-    rng = Forks(3)["any"]
-    drawn = [between(rng, 2, 5) for _ in range(200)]
-    assert set(drawn) == {2, 3, 4, 5}
-    spread = [log_between(rng, 1, 1_000) for _ in range(300)]
-    assert min(spread) >= 1 and max(spread) <= 1_000 and sum(value < 32 for value in spread) > 100
-    assert {pick(rng, "ab") for _ in range(50)} == {"a", "b"}
-    assert not any(chance(rng, 0.0) for _ in range(50)) and all(chance(rng, 1.0) for _ in range(50))
-    never, always = Forks(3), Forks(3)
-    chance(never["x"], 0.0)
-    chance(always["x"], 1.0)
-    assert never["x"].random() == always["x"].random()
+@pytest.mark.parametrize("other", ["disk", "core.0", "core.1", "workload"])
+def test_names_and_seeds_give_different_forks(other: str) -> None:
+    assert draws(Forks(7), "net") != draws(Forks(7), other)
+    assert draws(Forks(7), other) != draws(Forks(8), other)
+
+
+def test_drawing_from_one_fork_moves_no_other() -> None:
+    busy, idle = Forks(7), Forks(7)
+    draws(busy, "disk", 1000)
+    assert draws(busy, "net") == draws(idle, "net")
+
+
+def test_asking_twice_goes_on_where_the_fork_stood() -> None:
+    forks = Forks(7)
+    assert draws(forks, "net", 10) + draws(forks, "net", 10) == draws(Forks(7), "net", 20)
+
+
+def test_every_helper_draws_exactly_once() -> None:
+    once = Forks(7)["x"]
+    once.random()
+    after = once.random()
+    for helper in (
+        lambda rng: chance(rng, 0.0),
+        lambda rng: chance(rng, 1.0),
+        lambda rng: pick(rng, "abc"),
+        lambda rng: between(rng, 3, 3),
+        lambda rng: log_between(rng, 1, 1),
+    ):
+        rng = Forks(7)["x"]
+        helper(rng)
+        assert rng.random() == after
+
+
+def test_what_helpers_draw_is_in_bounds_and_reaches_them() -> None:
+    rng = Forks(7)["x"]
+    assert Counter(between(rng, 2, 4) for _ in range(300)).keys() == {2, 3, 4}
+    assert {pick(rng, "ab") for _ in range(100)} == {"a", "b"}
+    logs = [log_between(rng, 10, 10_000) for _ in range(2000)]
+    assert min(logs) >= 10 and max(logs) <= 10_000
+    assert 500 < sum(value < 100 for value in logs) < 850  # one order of magnitude of three
+    assert not any(chance(rng, 0.0) for _ in range(100)) and all(chance(rng, 1.0) for _ in range(100))
