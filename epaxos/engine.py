@@ -155,6 +155,8 @@ class Engine:
         self._now = Now(0, 0)
         self._out = Turn()
         self._decisions: list[Decide] = []
+        self._learned = False
+        """Was anything learned since the executor was last asked what may run?"""
         self._serving: list[Serve] = []
         self._started = False
         self._blocked_at_us: int | None = None
@@ -162,7 +164,7 @@ class Engine:
             Save: self._gate.save,
             Send: self._gate.hold,
             Decide: self._gate.hold,
-            Learn: lambda e: self.executor.learn(e.id, e.batch),
+            Learn: self._learn,
             Serve: self._serving.append,
             Settle: self._settle,
             Credit: self._credit,
@@ -234,6 +236,10 @@ class Engine:
             if outstanding is not None:
                 self._measure(self._out.commits, outstanding)
 
+    def _learn(self, effect: Learn) -> None:
+        self.executor.learn(effect.id, effect.batch)
+        self._learned = True
+
     def _settle(self, effect: Settle) -> None:
         outstanding = self.admission.answered(effect.name)
         if outstanding is not None:
@@ -249,9 +255,11 @@ class Engine:
     # -- execution
 
     def _execute(self) -> None:
-        """Order and apply what is decided. Executing tells the protocol, which may decide more."""
-        while self._decisions:
+        """Order and apply what is decided. Executing tells the protocol, which may decide more; learning what an id
+        touches may set others free."""
+        while self._decisions or (self._learned and self.executor.waiting()):
             decisions, self._decisions = self._decisions, []
+            self._learned = False
             for decision in decisions:
                 self.applier.payloads.setdefault(decision.id, decision.payload)
             groups = self.executor.decide([(d.id, d.payload, d.order) for d in decisions])

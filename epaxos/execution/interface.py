@@ -22,7 +22,10 @@ class Executor(Interface):
     """`GraphExecutor(n)` orders by dependencies, `TotalExecutor(n)` by index."""
 
     def learn(self, id_: InstanceId, batch: Batch) -> None:
-        """Know what the undecided `id_` touches. Idempotent; ignored once `id_` is decided or executed."""
+        """Know what the undecided `id_` touches. Idempotent; ignored once `id_` is decided or executed.
+
+        What this sets free comes out of the next `decide`, which may be empty.
+        """
 
     def decide(self, decisions: Sequence[tuple[InstanceId, Payload, Order]]) -> list[Group]:
         """Take decisions; return the groups that may execute now, in order. A returned group counts as executed.

@@ -357,3 +357,16 @@ def test_status_and_digest_tell_states_apart() -> None:
     cluster.settle()
     status = cluster.sites[0].engine.status()
     assert status["executed"] == 1 and status["behind"] == 0 and status["in_flight"] == 0
+
+
+def test_learning_that_an_id_does_not_conflict_sets_execution_free() -> None:
+    cluster = ByHand(3)
+    cluster.submit(0, set_("a", "1"), stream=1)
+    cluster.submit(0, set_("b", "2"), stream=2)
+    cluster.wait(1_000)
+    one, two = cluster.pick(PreAccept, target=2)
+    vector = Commit(id=two.message.id, payload=two.message.payload, dep=(1, 0, 0))
+    cluster.turn(2, Receive(peer=0, message=vector))
+    assert cluster.sites[2].engine.applier.commands == 0, "nothing is known of 0.1"
+    cluster.deliver(one)
+    assert cluster.sites[2].engine.applier.commands == 1, "it touches another key: no need to wait for its decision"
