@@ -39,7 +39,7 @@ class SiteResult:
     edge_rtt_us: int
     """The round trip to `edge` in the matrix."""
     edge_measured_us: int
-    """The same, as the replica itself measured it before the load."""
+    """The same, the median of what the replica itself measured before the load."""
     optimum_us: int
     """Computed: one round trip to the nearest majority."""
     bound_us: int

@@ -24,8 +24,9 @@ pytestmark = pytest.mark.field
 
 MATRIX = """
 sites = ["A", "B", "C"]
-rtt_ms = [[0, 20, 30], [20, 0, 40], [30, 40, 0]]
+rtt_ms = [[0, 200, 300], [200, 0, 400], [300, 400, 0]]
 """
+"""Long links: the demo refuses to report links that are off by 5 %, and a busy machine may be late by milliseconds."""
 
 END_WITHIN_MS = 30_000
 """How long a process may take to end before the test gives up; nothing asserts how long it took."""
@@ -106,14 +107,14 @@ def test_a_short_demo_measures_every_site_and_leaves_nothing(matrix: Path) -> No
     assert result["verdict"] is (demo.returncode == 0)
     assert result["raft_leader"] == "A"
     assert [site["site"] for site in result["sites"]] == ["A", "B", "C"]
-    assert [site["optimum_us"] for site in result["sites"]] == [20_000, 20_000, 30_000]
+    assert [site["optimum_us"] for site in result["sites"]] == [200_000, 200_000, 300_000]
     assert [site["edge"] for site in result["sites"]] == ["B", "A", "A"]
     for site in result["sites"]:
         assert site["answered"] == 120
         assert site["answered_hot"] == 2
         assert not any(site[name] for name in ("rejected", "unknown", "other", "unsent")), site["reasons"]
         assert site["optimum_us"] <= site["commit_p50_us"] <= site["execute_p50_us"], "nothing is faster than its links"
-        assert site["cold_fast_share"] == 1.0, "nobody else touches a cold command's key"
+        assert site["cold_fast_share"] > 0.9, "only a cold command in one batch with a hot one may go the slow way"
     assert replicas(matrix.parent) == []
     assert list(matrix.parent.iterdir()) == [matrix]
 

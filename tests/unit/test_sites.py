@@ -45,7 +45,9 @@ def judged(matrix: Matrix, protocol: str = "epaxos", *, over_us: int = 1_000, **
 
 
 def test_the_table_of_a_good_run() -> None:
-    assert sites.render(judged(GRYFF5), "epaxos", "CA") == """\
+    assert (
+        sites.render(judged(GRYFF5), "epaxos", "CA")
+        == """\
       waits     RTT       RTT   optimum  commit  commit  execution  execution  ex. p50 /    cold on  Raft from CA
 site  for    matrix  measured  computed     p50     p99        p50        p99    optimum  fast path      computed
 ----  -----  ------  --------  --------  ------  ------  ---------  ---------  ---------  ---------  ------------
@@ -63,6 +65,7 @@ Times in ms. Execution: what a client sees, from the intended send time to the r
 delay: p99 0.1.
 
 Commit p50 within 5 % + 3 ms of the optimum at every site: yes"""
+    )
 
 
 def test_cold_commands_are_all_commands_without_the_watched() -> None:
@@ -95,9 +98,7 @@ def test_near_the_bound_is_five_percent_and_three_milliseconds(over_us: int, nea
 
 def test_the_verdict_names_the_sites_that_missed() -> None:
     lines = sites.render(judged(GRYFF5, over_us=7_000), "epaxos", "CA").splitlines()
-    assert lines[-1] == (
-        "Commit p50 within 5 % + 3 ms of the optimum at every site: NO (CA 79.0 against 78.6 allowed)"
-    )
+    assert lines[-1] == ("Commit p50 within 5 % + 3 ms of the optimum at every site: NO (CA 79.0 against 78.6 allowed)")
 
 
 def test_the_protocol_has_a_column_of_its_own_where_its_bound_is_not_the_optimum() -> None:
