@@ -255,6 +255,5 @@ async def _until_signal(options: DemoOptions, progress: Progress) -> DemoResult 
 
 def _machine() -> str:
     """What the figures were taken on, and how busy it was with other things: that is where milliseconds go."""
-    load_average = os.getloadavg()[0]
-    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, load {load_average:.1f} before the start"
-    return f"{system}, Python {platform.python_version()}, epaxos {VERSION}"
+    cpus = f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f} before the start"
+    return f"{platform.system()} {platform.machine()}, {cpus}, Python {platform.python_version()}, epaxos {VERSION}"
