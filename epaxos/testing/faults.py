@@ -111,8 +111,8 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
     many = KINDS_MIN + int(weight * weight * (len(KINDS) - KINDS_MIN + 1))
     drawn = sorted(kind for _, kind in sorted(scores)[:many])
     kinds = tuple(kind for kind in drawn if kind not in without)
-    fault_us = between(rng, 800, 3_000) * _MILLISECOND
-    base = log_between(rng, 200, 40_000)
+    fault_us = between(rng, 600, 2_000) * _MILLISECOND
+    base = log_between(rng, 500, 40_000)
     strikes = [strike for kind in kinds for strike in _strikes(forks, kind, n, fault_us)]
     return Swarm(
         kinds=kinds,
@@ -210,3 +210,6 @@ _OFTEN: Final[dict[str, _Often]] = {
     PAUSE: _Often((1, 8), (5_000, 500_000)),
     CLOCK: _Often((1, 8), (1, 1)),
 }
+
+STRIKING: Final = frozenset({*_OFTEN, AMBUSH})
+"""The kinds that strike at moments; the others are properties of a whole run."""

@@ -32,8 +32,8 @@ from epaxos.testing.workload import Clients
 SETTLE_US: Final = 30_000_000
 """The simulated time the world has to come to rest after the last fault."""
 LOOK_US: Final = 20_000
-EVENTS_MAX: Final = 2_000_000
-"""Of one run. A run takes a few thousand; a protocol that sends for ever is stopped here."""
+EVENTS_MAX: Final = 300_000
+"""Of one run. A run takes some ten thousand; a protocol that sends for ever is stopped here."""
 
 
 class World:

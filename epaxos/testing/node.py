@@ -241,7 +241,7 @@ class Node:
             self._write(turn.write)
         for peers, message in turn.sends:
             self._world.send(self, peers, message)
-        if turn.delivered > self._cursor and chance(self._clock_rng, 0.1):
+        if turn.delivered > self._cursor and chance(self._clock_rng, 0.03):
             self.consume(_ENTRIES_MAX)
 
     def consume(self, limit: int) -> None:

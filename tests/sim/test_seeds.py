@@ -1,47 +1,81 @@
-"""A smoke run of the seeded loop; `make sim` is the real one."""
+"""Seeds of EPaxos: a few in every change's checks, more with the slow tests; and what running seeds tells."""
 
 from __future__ import annotations
 
 import pytest
 
-from epaxos.testing.seeds import Summary, main, run_seed, run_seeds, shrink
+from epaxos.testing import faults
+from epaxos.testing.faults import KINDS, KINDS_MIN, draw
+from epaxos.testing.forks import Forks
+from epaxos.testing.seeds import SeedResult, Summary, run_seed, run_seeds, shrink
+from epaxos.testing.workload import COMMANDS_MIN
+from tests.sim.sequencer import Sequencer
+from tests.sim.test_sequencer import Askew, factory
 
-SEEDS = range(60)
+
+def summed(results: list[SeedResult]) -> Summary:
+    summary = Summary()
+    for result in results:
+        summary.add(result)
+    return summary
+
+
+@pytest.mark.parametrize(
+    ("n", "seeds"), [(5, range(20)), (3, range(100, 110)), (7, range(200, 205)), (1, range(300, 303))]
+)
+def test_nothing_goes_wrong(n: int, seeds: range) -> None:
+    summary = summed(list(run_seeds(seeds, n=n)))
+    assert summary.violations == []
+    assert summary.counted == summary.seeds == len(seeds)
+    assert summary.undecided == 0
+    if n > 1:
+        assert summary.recoveries >= summary.seeds, "less than one recovery a seed proves little"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, len(SEEDS), 20))
-def test_seeds_without_a_violation(first: int) -> None:
-    summary = Summary()
-    for result in run_seeds(range(first, first + 20)):
-        summary.add(result)
+def test_nothing_goes_wrong_in_many_more() -> None:
+    summary = summed(list(run_seeds(range(1_000, 1_200))))
     assert summary.violations == []
-    assert summary.counted == summary.seeds == 20
-    assert summary.recoveries > 0 and summary.lives > 5 * summary.seeds
-    assert "0 violations" in str(summary)
+    assert set(summary.struck) == {kind for kind in KINDS if kind in faults.STRIKING}
 
 
-@pytest.mark.parametrize("n", [1, 3, 7])
-def test_other_sizes(n: int) -> None:
-    result = run_seed(5, n=n)
-    assert result.violations == () and result.commands >= 50
+def test_a_seed_is_worth_counting() -> None:
+    result = run_seed(3)
+    assert result.counts and result.commands >= COMMANDS_MIN and len(result.faults) >= KINDS_MIN
+    assert sum(result.outcomes.values()) >= result.commands and result.outcomes["open"] == 0
+    assert result.lives >= 5 and result.steps > 500 and result.messages > 500 and result.sim_us > 500_000
 
 
-def test_faults_can_be_left_out() -> None:
-    full = run_seed(11)
-    calm = run_seed(11, without=full.faults)
-    assert full.faults and not calm.faults
-    assert calm.violations == () and calm.trace_hash != full.trace_hash
+def test_swarms_differ_and_reach_every_kind() -> None:
+    swarms = [draw(Forks(seed), 5) for seed in range(300)]
+    assert {kind for swarm in swarms for kind in swarm.kinds} == set(KINDS)
+    assert {len(swarm.kinds) for swarm in swarms} == set(range(KINDS_MIN, len(KINDS) + 1))
+    assert {swarm.limits.window for swarm in swarms} >= {1, 1024}
+    assert all(list(swarm.strikes) == sorted(swarm.strikes) for swarm in swarms)
 
 
-def test_a_seed_that_does_not_fail_cannot_be_shrunk() -> None:
+@pytest.mark.parametrize("seed", range(5))
+def test_leaving_out_a_kind_leaves_the_others_as_they_were(seed: int) -> None:
+    whole = draw(Forks(seed), 5)
+    for kind in whole.kinds:
+        less = draw(Forks(seed), 5, frozenset({kind}))
+        assert less.kinds == tuple(other for other in whole.kinds if other != kind)
+        assert less.strikes == tuple(strike for strike in whole.strikes if strike.kind != kind)
+        assert (less.fault_us, less.limits, less.retry_us) == (whole.fault_us, whole.limits, whole.retry_us)
+
+
+def test_a_failing_seed_shrinks_to_the_faults_that_matter() -> None:
+    left_out, result = shrink(0, protocol=factory(Askew))
+    assert result.violations and set(left_out) == set(draw(Forks(0), 5).kinds), "it is wrong without any fault"
     with pytest.raises(ValueError, match="does not fail"):
-        shrink(3)
+        shrink(0, protocol=factory(Sequencer))
 
 
-def test_the_command_prints_a_summary_and_replays(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seeds", "7..8"]) == 0
-    assert "2 seeds" in capsys.readouterr().out
-    assert main(["--seed", "7", "--trace"]) == 0
-    printed = capsys.readouterr().out
-    assert run_seed(7).trace_hash in printed and "no violation" in printed
+def test_jobs_change_the_order_of_results_only() -> None:
+    alone = {result.seed: result.trace_hash for result in run_seeds(range(4))}
+    assert {result.seed: result.trace_hash for result in run_seeds(range(4), jobs=2)} == alone
+
+
+def test_the_summary_says_what_was_run() -> None:
+    text = str(summed([run_seed(0), run_seed(0, protocol=factory(Askew))]))
+    assert text.startswith("2 seeds, ") and "1 violations" in text and "simulated hours" in text
