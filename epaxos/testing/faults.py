@@ -29,6 +29,7 @@ PAUSE: Final = "pause"
 CLOCK: Final = "clock"
 SLOW_SYNC: Final = "slow_sync"
 STUCK_SYNC: Final = "stuck_sync"
+FULL_DISK: Final = "full_disk"
 LOST_WRITES: Final = "lost_writes"
 
 KINDS: Final[dict[str, str]] = {
@@ -46,6 +47,7 @@ KINDS: Final[dict[str, str]] = {
     CLOCK: "monotonic clocks run at different speeds, wall clocks jump",
     SLOW_SYNC: "a sync takes up to 30 ms",
     STUCK_SYNC: "now and then a sync takes up to 400 ms",
+    FULL_DISK: "a disk takes no more; its replica dies of it, and restarts when there is room",
     LOST_WRITES: "a crash keeps any legal prefix of what was not synced, rather than all of it",
 }
 """Every kind of fault, and what it does."""
@@ -101,6 +103,8 @@ class Swarm:
     retry_us: int
     strikes: tuple[Strike, ...]
     """In the order of time."""
+    encore: bool
+    """When everything has come to rest, does everybody die and restart once more?"""
 
 
 def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
@@ -134,6 +138,7 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
         limits=_limits(forks),
         retry_us=log_between(rng, 5_000, 150_000),
         strikes=tuple(sorted(strikes)),
+        encore=chance(rng, 0.25),
     )
 
 
@@ -209,6 +214,7 @@ _OFTEN: Final[dict[str, _Often]] = {
     BLACKOUT: _Often((1, 2), (5_000, 300_000)),
     PAUSE: _Often((1, 8), (5_000, 500_000)),
     CLOCK: _Often((1, 8), (1, 1)),
+    FULL_DISK: _Often((1, 2), (5_000, 300_000)),
 }
 
 STRIKING: Final = frozenset({*_OFTEN, AMBUSH})

@@ -75,6 +75,8 @@ class World:
         self._healed = False
         self._surveyed = False
         self._at_rest = False
+        self._encore = self.swarm.encore
+        self._end_us = self.swarm.fault_us + SETTLE_US
         self._ambushes = list(self.swarm.ambush_replies)
         self.clients = Clients(self, forks, self.swarm.limits.batch_commands, self.swarm.fault_us)
         self.clients.on_reply = self._replied
@@ -105,11 +107,10 @@ class World:
         for strike in self.swarm.strikes:
             self.at(strike.at_us, self._strike, strike)
         self.at(self.swarm.fault_us, self._heal)
-        end_us = self.swarm.fault_us + SETTLE_US
         heap = self._heap
         while heap and not self._at_rest:
             self.now_us, _, what, args = heapq.heappop(heap)
-            if self.now_us > end_us:
+            if self.now_us > self._end_us:
                 break
             self.events += 1
             if self.events > EVENTS_MAX:
@@ -199,6 +200,8 @@ class World:
             self._network.clog(node.me, other.me, self.now_us + strike.lasts_us)
         elif strike.kind == faults.PAUSE:
             node.pause(self.now_us + strike.lasts_us)
+        elif strike.kind == faults.FULL_DISK:
+            node.fill_disk(strike.lasts_us)
         elif strike.kind == faults.CLOCK:
             node.jump(strike.number % 20_000_001 - 10_000_000)
 
@@ -212,10 +215,6 @@ class World:
                 silence_us = 0 if chance(self._link_rng, 0.3) else self.swarm.down_after_us
                 self.after(silence_us, self._disconnect, peer, node, life)
         self.after(lasts_us, self.restart, node)
-
-    def die_of_disk(self, node: Node) -> None:
-        """A replica whose disk refuses to write stops for good; somebody makes room and starts it."""
-        self.kill(node, 100_000)
 
     def restart(self, node: Node) -> None:
         """Begin the next life of a replica that is down."""
@@ -298,6 +297,8 @@ class World:
         self.sync_us, self.stuck = min(self.sync_us, 1_000), 0.0
         self.clients.think_us = 1_000
         for node in self.nodes:
+            if node.up and node.disk.failure is not None:
+                self.kill(node, 0)
             self.restart(node)
             node.resume()
         for a in self.nodes:
@@ -313,9 +314,18 @@ class World:
                 for node in self.nodes:
                     self.clients.survey(node, SETTLE_US)
             elif self._rests():
-                self._at_rest = True
-                return
+                if not self._encore:
+                    self._at_rest = True
+                    return
+                self._once_more()
         self.after(LOOK_US, self._look)
+
+    def _once_more(self) -> None:
+        """Everybody dies and restarts, with nothing under way: what their disks hold must be all there is."""
+        self.trace.line(f"{self.now_us} encore")
+        self._encore = self._surveyed = False
+        self._end_us = self.now_us + SETTLE_US
+        self._blackout(LOOK_US // 2)
 
     def _rests(self) -> bool:
         frontiers = [node.executor.executed() for node in self.nodes]

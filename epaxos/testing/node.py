@@ -125,6 +125,7 @@ class Node:
         self._turn_at: int | None = None
         self._paused_until = 0
         self._syncing = False
+        self._room_after_us = 0
         self._rate_ppm = world.swarm.clock_ppm[me]
         self._mono_offset_us = 0
         self._wall_offset_us = 0
@@ -237,11 +238,11 @@ class Node:
             self.notes[note.event] += 1
             if self._world.trace.verbose:
                 self._world.trace.detail(f"{self.life} notes {note.event} {note.id} {note.detail}")
-        if turn.write is not None:
-            self._write(turn.write)
         for peers, message in turn.sends:
             self._world.send(self, peers, message)
-        if turn.delivered > self._cursor and chance(self._clock_rng, 0.03):
+        if turn.write is not None:
+            self._write(turn.write)
+        if self.up and turn.delivered > self._cursor and chance(self._clock_rng, 0.03):
             self.consume(_ENTRIES_MAX)
 
     def consume(self, limit: int) -> None:
@@ -254,11 +255,16 @@ class Node:
 
     # -- the disk
 
+    def fill_disk(self, lasts_us: int) -> None:
+        """The disk takes no more; when the replica has died of it, there is room after that time."""
+        self._room_after_us = lasts_us
+        self.disk.fail("no space left")
+
     def _write(self, group: WriteGroup) -> None:
         try:
             self.disk.write(group)
         except StorageError:
-            self._world.die_of_disk(self)
+            self._world.kill(self, self._room_after_us)
             return
         if not self._syncing:
             self._sync()
