@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Final
 
 from epaxos.command import NOP, Batch, Payload
 from epaxos.ids import Ballot, InstanceId, ReplicaId, Vector, next_ballot
@@ -18,6 +19,9 @@ from epaxos.protocols.epaxos.accept import RECOVER_MAX, evidence
 from epaxos.protocols.epaxos.state import Instance, Own, Phase, State
 from epaxos.protocols.epaxos.validate import validate
 from epaxos.protocols.interface import SetTimer
+
+BACK_OFF_MAX: Final = 10
+"""Doublings of the time between two attempts."""
 
 
 class Stage(enum.Enum):
@@ -62,6 +66,8 @@ class Recoverer:
         """Ids with a recovery led by this replica, oldest first."""
         self.outbid: dict[InstanceId, Ballot] = {}
         """Ballots met in a Nack, higher than the joined one."""
+        self.attempts: dict[InstanceId, int] = {}
+        """How often this replica has started to recover an undecided id."""
 
     # -- step 1
 
@@ -70,6 +76,7 @@ class Recoverer:
         state = self.state
         for instance in instances:
             self.started += 1
+            self.attempts[instance.id] = self.attempts.get(instance.id, 0) + 1
             above = max(instance.bal, self.outbid.pop(instance.id, 0))
             state.join(instance, next_ballot(above, state.me, state.n))
             instance.recovery = Recovery(ballot=instance.bal, sent_us=state.now.mono_us)
@@ -247,7 +254,7 @@ class Recoverer:
             recovery: Recovery | None = None if instance is None else instance.recovery
             if instance is None or recovery is None:
                 del self.active[id_]
-            elif recovery.stage is Stage.COMPETITORS and recovery.sent_us <= overdue - 4 * state.round_trip_us():
+            elif recovery.stage is Stage.COMPETITORS and recovery.sent_us <= overdue - self.back_off_us(id_):
                 stale.append(instance)
             elif recovery.sent_us <= overdue or recovery.stage is Stage.COMPETITORS:
                 self._send_again(instance, recovery, again)
@@ -267,8 +274,14 @@ class Recoverer:
         else:
             again.append(instance)
 
+    def back_off_us(self, id_: InstanceId) -> int:
+        """Doubles with every attempt: round trips may be longer than they were ever measured, and then a fixed pace
+        would have each recoverer outbid the others for ever."""
+        return self.state.round_trip_us() << min(self.attempts.get(id_, 0), BACK_OFF_MAX)
+
     def settled(self, id_: InstanceId) -> None:
         """A decision came: nothing is left to lead or to outbid."""
+        self.attempts.pop(id_, None)
         self.active.pop(id_, None)
         self.outbid.pop(id_, None)
 

@@ -32,7 +32,6 @@ class Trigger:
         self.recoverer = recoverer
         self._due: dict[InstanceId, int] = {}
         """id -> when it is this replica's turn to recover it."""
-        self._attempts: dict[InstanceId, int] = {}
         self._stuck: list[tuple[int, int]] = [(0, 0)] * state.n
         """Per lane, the decided watermark and since when it stands there."""
 
@@ -75,17 +74,19 @@ class Trigger:
         return instance.phase is not Phase.COM and not leads
 
     def _my_turn(self, id_: InstanceId) -> bool:
-        """A rank's worth of round trips after the first time, with jitter: two recoverers must not duel in step."""
+        """A rank's worth of round trips after the first time; then backing off, with jitter: two recoverers must not
+        duel, and not in step."""
         state = self.state
         if id_ not in self._due:
-            attempt = self._attempts.get(id_, 0)
-            wait_us = (self._rank(id_, attempt) + min(attempt, 4)) * state.round_trip_us()
-            jitter_us = state.rng.randrange(0, state.round_trip_us())
-            self._due[id_] = state.now.mono_us + wait_us + (jitter_us if attempt else jitter_us // 8)
+            attempt = self.recoverer.attempts.get(id_, 0)
+            wait_us = self._rank(id_, attempt) * state.round_trip_us()
+            if attempt:
+                back_off_us = self.recoverer.back_off_us(id_)
+                wait_us += back_off_us + state.rng.randrange(0, back_off_us)
+            self._due[id_] = state.now.mono_us + wait_us
         if state.now.mono_us < self._due[id_]:
             return False
         del self._due[id_]
-        self._attempts[id_] = self._attempts.get(id_, 0) + 1
         return True
 
     def _rank(self, id_: InstanceId, attempt: int) -> int:
@@ -101,4 +102,3 @@ class Trigger:
     def settled(self, id_: InstanceId) -> None:
         """A decision came."""
         self._due.pop(id_, None)
-        self._attempts.pop(id_, None)
