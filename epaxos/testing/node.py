@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from epaxos.testing.loop import World
 
 _MILLION: Final = 1_000_000
+_CONSUMES: Final = 0.01
+"""How often the consumer of the log looks, as a share of the turns after which it could."""
 _ENTRIES_MAX: Final = 7
 """A consumer of the log reads so many entries at a time; small, so that it stops inside of batches."""
 
@@ -220,8 +222,9 @@ class Node:
         if at_us < self._paused_until:
             self._schedule(self._paused_until)
             return
-        inputs = [self._inbox.popleft() for _ in range(min(len(self._inbox), self._swarm.inputs_max))]
-        self._world.trace.line(f"{at_us} {life} takes {len(inputs)}")
+        inbox = self._inbox
+        inputs = [inbox.popleft() for _ in range(min(len(inbox), self._swarm.inputs_max))]
+        self._world.trace.line(f"{at_us} {self.me} takes {len(inputs)}")
         now = Now(self.mono_us(at_us), at_us + self._wall_offset_us)
         turn = self.engine.turn(now, inputs)
         self.turns += 1
@@ -242,7 +245,7 @@ class Node:
             self._world.send(self, peers, message)
         if turn.write is not None:
             self._write(turn.write)
-        if self.up and turn.delivered > self._cursor and chance(self._clock_rng, 0.03):
+        if self.up and turn.delivered > self._cursor and chance(self._clock_rng, _CONSUMES):
             self.consume(_ENTRIES_MAX)
 
     def consume(self, limit: int) -> None:

@@ -40,7 +40,7 @@ def explained_by_brute_force(left: Sequence[Operation], state: Any = None) -> bo
         return True
     first_return = min(op.returned for op in left if op.returned is not None)
     for position, op in enumerate(left):
-        if op.invoked < first_return or op.returned == first_return:
+        if op.invoked < first_return:
             fits, after = step(state, op)
             if fits and explained_by_brute_force([*left[:position], *left[position + 1 :]], after):
                 return True
@@ -52,7 +52,7 @@ def explained_by_brute_force(left: Sequence[Operation], state: Any = None) -> bo
 
 def make(rng: Random, kind: str, count: int, unknown: float) -> list[Operation]:
     """A linearizable history: commands with overlapping times that took effect, one after the other, in between."""
-    spans = []
+    spans: list[tuple[int, int]] = []
     ticks = list(range(1, 2 * count + 1))
     opened: list[int] = []
     for tick in ticks:
