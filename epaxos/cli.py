@@ -109,11 +109,12 @@ def replica(
 @cli.command()
 @click.option("--matrix", default="gryff5", show_default=True, help="Round trips: a built-in matrix, or a file.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="What to run.")
-@click.option("--seconds", type=float, default=30.0, show_default=True, help="How long to measure.")
+@click.option("--seconds", type=float, default=48.0, show_default=True, help="How long to measure.")
 @click.option("--clients", type=int, default=10, show_default=True, help="Open-loop clients at each site.")
-@click.option("--rate", type=float, default=4.0, show_default=True, help="Commands a second of each client.")
+@click.option("--rate", type=float, default=2.5, show_default=True, help="Commands a second of each client.")
 @click.option("--conflict", type=float, default=2.0, show_default=True, help="Percent of the commands on one hot key.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the load.")
+@click.option("--check", is_flag=True, help="Exit with 1 when a site misses its bound.")
 @json_option
 def demo(
     matrix: str,
@@ -123,6 +124,7 @@ def demo(
     rate: float,
     conflict: float,
     seed: int,
+    check: bool,
     as_json: bool,
 ) -> int:
     """A cluster of real processes on emulated wide-area links on this machine, and a table of what was measured.
@@ -139,6 +141,7 @@ def demo(
         rate_per_s=rate,
         hot_share=conflict / 100,
         seed=seed,
+        check=check,
     )
     return module.main(options, Console(as_json))
 

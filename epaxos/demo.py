@@ -61,18 +61,20 @@ class DemoOptions:
     matrix: str = "gryff5"
     """A built-in matrix by name, or a file by path."""
     protocol: str = "epaxos"
-    seconds: float = 30.0
+    seconds: float = 48.0
     """Of measured load."""
     warmup_seconds: float = 3.0
     """Of load before it, of which nothing is reported."""
     clients: int = 10
     """Open-loop clients at each site."""
-    rate_per_s: float = 4.0
+    rate_per_s: float = 2.5
     """Commands a second of each client. The default is low enough that a machine of two cores measures the links and
     not itself; more shows queueing."""
     hot_share: float = 0.02
     """This share of the commands of each site, to the nearest command, writes one key that all sites share."""
     seed: int = 1
+    check: bool = False
+    """Is a site that misses its bound a failure? For machines that are known to have nothing else to do."""
 
     def __post_init__(self) -> None:
         try:
@@ -120,7 +122,8 @@ class DemoResult:
 
 
 def main(options: DemoOptions, console: Console) -> int:
-    """Runs the demo and prints its result; the exit code: done, failed (a site missed its bound), or interrupted.
+    """Runs the demo and prints its result; the exit code: done, failed (with `check`, a site missed its bound), or
+    interrupted.
 
     Raises what `run_demo` raises, possibly inside an exception group.
     """
@@ -129,7 +132,7 @@ def main(options: DemoOptions, console: Console) -> int:
     if result is None:
         return EXIT_INTERRUPTED
     console.result(result.to_json(), render(result))
-    return EXIT_DONE if result.verdict else EXIT_FAILED
+    return EXIT_FAILED if options.check and not result.verdict else EXIT_DONE
 
 
 def render(result: DemoResult) -> str:

@@ -102,9 +102,9 @@ def test_a_short_demo_measures_every_site_and_leaves_nothing(matrix: Path) -> No
         command(matrix, 3), capture_output=True, text=True, env=os.environ | {"TMPDIR": str(matrix.parent)}, check=False
     )
     assert demo.stderr == "", "progress is silent when not on a terminal"
-    assert demo.returncode in (0, 1), demo.stdout
+    assert demo.returncode == 0, demo.stdout
     result = json.loads(demo.stdout)
-    assert result["verdict"] is (demo.returncode == 0)
+    assert isinstance(result["verdict"], bool)
     assert result["raft_leader"] == "A"
     assert [site["site"] for site in result["sites"]] == ["A", "B", "C"]
     assert [site["optimum_us"] for site in result["sites"]] == [200_000, 200_000, 300_000]
