@@ -40,7 +40,19 @@ def matrix(tmp_path: Path) -> Path:
 
 
 def command(matrix: Path, seconds: int) -> list[str]:
-    return [sys.executable, "-m", "epaxos", "demo", "--matrix", str(matrix), "--seconds", str(seconds), "--json"]
+    return [
+        sys.executable,
+        "-m",
+        "epaxos",
+        "demo",
+        "--matrix",
+        str(matrix),
+        "--seconds",
+        str(seconds),
+        "--rate",
+        "4",
+        "--json",
+    ]
 
 
 def replicas(directory: Path) -> list[int]:
