@@ -12,6 +12,7 @@ import itertools
 import math
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -214,16 +215,21 @@ class Replica:
             await trio.lowlevel.checkpoint()
             raise
 
-    async def log(self, after: int = 0) -> AsyncIterator[LogEntry]:
-        """The commands executed here behind cursor `after`, oldest first, once durable; ends when the replica does."""
+    def log(self, after: int = 0) -> AsyncIterator[LogEntry]:
+        """The commands executed here behind cursor `after`, oldest first, once durable; ends when the replica does.
+
+        It may be left at any entry; resume with that entry's cursor.
+        """
+        return _LogReader(self, after)
+
+    async def _entries(self, after: int) -> list[LogEntry]:
+        """The next entries behind `after`, as soon as there are any; none when the replica has ended."""
         while not self._closed:
             entries = self._engine.entries(after, LOG_CHUNK)
-            if not entries:
-                await self._news.park()
-            for entry in entries:
-                await trio.lowlevel.checkpoint()
-                yield entry
-                after = entry.cursor
+            if entries:
+                return entries
+            await self._news.park()
+        return []
 
     # ------------------------------------------------------------------------------------------------- for operators
 
@@ -385,6 +391,28 @@ class _Proposal:
         if self._error is not None:
             raise self._error
         return self._reply
+
+
+class _LogReader:
+    """An iterator rather than a generator: a loop over it may be left without anything to close."""
+
+    def __init__(self, replica: Replica, after: int) -> None:
+        self._replica = replica
+        self._after = after
+        self._ready: deque[LogEntry] = deque()
+
+    def __aiter__(self) -> _LogReader:
+        return self
+
+    async def __anext__(self) -> LogEntry:
+        await trio.lowlevel.checkpoint()
+        if not self._ready:
+            self._ready.extend(await self._replica._entries(self._after))
+        if not self._ready:
+            raise StopAsyncIteration
+        entry = self._ready.popleft()
+        self._after = entry.cursor
+        return entry
 
 
 @asynccontextmanager
