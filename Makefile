@@ -27,7 +27,6 @@ demo: $(STAMP)  ## replicas on emulated wide-area links, and a table (PROTOCOL=e
 test: $(STAMP)  ## every test; the fast ones once more in pure Python; seeds of the simulator
 	EPAXOS_PURE=1 $(BIN)/python -m pytest -q tests/unit $(ARGS)
 	$(BIN)/epaxos sim --seeds 1..60 --jobs 2
-	$(BIN)/epaxos mutants --quick --times 1
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
