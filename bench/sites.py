@@ -14,7 +14,7 @@ from bench.tally import percentile, rank
 from topology import bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from bench.tally import Tally
     from topology import Matrix
@@ -43,7 +43,7 @@ class SiteResult:
     optimum_us: int
     """Computed: one round trip to the nearest majority."""
     bound_us: int
-    """Computed: the best the protocol can do here."""
+    """Computed: the best the protocol can do here; Raft under the leader it had."""
     raft_us: int
     """Computed: what the same clients would see with the best-placed Raft leader."""
     commit_p50_us: int | None
@@ -106,9 +106,26 @@ def links_off(matrix: Matrix, links_us: dict[str, dict[str, int]]) -> list[str]:
     return off
 
 
-def judge(matrix: Matrix, protocol: str, site: str, measured: Measured, *, hot_key: str) -> SiteResult:
-    """The figures of one site. Raises ConfigError for a protocol that has no bound."""
-    edge_rtt_us, edge = bounds.waits_for(protocol, matrix, site)
+def leader_of(matrix: Matrix, statuses: Iterable[dict[str, Any]]) -> str | None:
+    """Who leads, by what `EPAXOS STATUS` says at every replica; None when the protocol has no leader.
+
+    Raises ValueError when they name different ones, or none.
+    """
+    named: set[int | None] = {status["detail"]["leader"] for status in statuses if "leader" in status["detail"]}
+    if not named:
+        return None
+    (leader, *others) = named
+    if others or leader is None:
+        raise ValueError("the replicas do not agree on a leader")
+    return matrix.sites[leader]
+
+
+def judge(
+    matrix: Matrix, protocol: str, site: str, measured: Measured, *, hot_key: str, leader: str | None = None
+) -> SiteResult:
+    """The figures of one site, under `leader` where the protocol has one. Raises ConfigError for a protocol that has
+    no bound."""
+    edge_rtt_us, edge = bounds.waits_for(protocol, matrix, site, leader)
     tally, status = measured.tally, measured.status
     ascending_us = tally.ascending_us()
     hot = status["watched"].get(hot_key, {"fast": 0, "slow": 0})
@@ -119,7 +136,7 @@ def judge(matrix: Matrix, protocol: str, site: str, measured: Measured, *, hot_k
         edge_rtt_us=edge_rtt_us,
         edge_measured_us=measured.links_us.get(edge, 0),
         optimum_us=bounds.optimum_us(matrix, site),
-        bound_us=bounds.protocol_us(protocol, matrix, site),
+        bound_us=bounds.protocol_us(protocol, matrix, site, leader),
         raft_us=bounds.protocol_us("raft", matrix, site),
         commit_p50_us=_claimed(status["commit_us"], "p50", 0.50),
         commit_p99_us=_claimed(status["commit_us"], "p99", 0.99),
@@ -202,8 +219,9 @@ def _notes(sites: Sequence[SiteResult]) -> list[str]:
     counts = ", ".join(f"{count} {name}" for name, count in failed.items() if count) or "none failed"
     notes = [f"{answered} commands answered, {hot} of them on the one hot key ({share}); {counts}."]
     notes += [f"  {site.site}: {count} × {text}" for site in sites for text, count in site.reasons.items()]
-    shares = [site.hot_fast_share for site in sites]
-    notes.append(f"Hot commands on the fast path: {tables.percent(_mean(shares))} (mean over the sites).")
+    hot_share = _mean([site.hot_fast_share for site in sites])
+    if hot_share is not None:
+        notes.append(f"Hot commands on the fast path: {tables.percent(hot_share)} (mean over the sites).")
     lags = [site.lag_p99_us for site in sites if site.lag_p99_us is not None]
     lag = f"; of it, the load generator's own delay: p99 {tables.ms(max(lags))}" if lags else ""
     notes.append(f"Times in ms. Execution: what a client sees, from the intended send time to the reply{lag}.")

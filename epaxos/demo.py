@@ -100,6 +100,8 @@ class DemoResult:
 
     options: DemoOptions
     sites: tuple[SiteResult, ...]
+    leader: str | None
+    """Who led; None where the protocol has no leader. The bounds of the sites are those under this leader."""
     raft_leader: str
     """Where a Raft leader would serve these sites best; the Raft column is computed for it."""
     machine: str
@@ -115,6 +117,7 @@ class DemoResult:
             "options": asdict(self.options),
             "machine": self.machine,
             "release": VERSION,
+            "leader": self.leader,
             "raft_leader": self.raft_leader,
             "sites": [site.to_json() for site in self.sites],
             "verdict": self.verdict,
@@ -138,10 +141,11 @@ def main(options: DemoOptions, console: Console) -> int:
 def render(result: DemoResult) -> str:
     """The report for people: what ran, the table of the sites, and the verdict in the last line."""
     options = result.options
+    led = f", led from {result.leader}," if result.leader else ""
     return "\n".join(
         [
-            f"{options.protocol} on {options.matrix}: {len(result.sites)} sites, {options.clients} open-loop clients "
-            f"at each, {options.rate_per_s:g} commands/s a client for {options.seconds:g} s, seed {options.seed}",
+            f"{options.protocol}{led} on {options.matrix}: {len(result.sites)} sites, {options.clients} open-loop "
+            f"clients at each, {options.rate_per_s:g} commands/s a client for {options.seconds:g} s, seed {options.seed}",
             f"on one machine, links delayed inside the replicas: {result.machine}",
             "",
             sites.render(result.sites, options.protocol, result.raft_leader),
@@ -153,7 +157,7 @@ async def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
     """Runs the whole demo; when this returns or raises, no process of it is left.
 
     Raises ConfigError for a matrix or protocol that there is not, ClusterError when a replica does not start or ends,
-    and DemoError when the links are not those of the matrix.
+    and DemoError when the links are not those of the matrix or the leader changed meanwhile.
     """
     machine = _machine()
     matrix = load_matrix(options.matrix)
@@ -168,12 +172,13 @@ async def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
         )
         progress(f"starting {len(matrix.sites)} replicas")
         async with local_cluster(spec) as cluster:
-            measured = await _measure(cluster, matrix, options, progress)
+            leader, measured = await _measure(cluster, matrix, options, progress)
             progress("stopping the replicas")
-    judged = partial(sites.judge, matrix, options.protocol, hot_key=HOT_KEY)
+    judged = partial(sites.judge, matrix, options.protocol, hot_key=HOT_KEY, leader=leader)
     return DemoResult(
         options=options,
         sites=tuple(judged(site, measured[site]) for site in matrix.sites),
+        leader=leader,
         raft_leader=bounds.best_leader(matrix).site,
         machine=machine,
     )
@@ -181,16 +186,28 @@ async def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
 
 async def _measure(
     cluster: LocalCluster, matrix: Matrix, options: DemoOptions, progress: Progress
-) -> dict[str, Measured]:
-    """From starting processes to what each site yields."""
+) -> tuple[str | None, dict[str, Measured]]:
+    """From starting processes to who led, if anybody, and what each site yields."""
     await cluster.wait_ready(within_s=READY_WITHIN_S)
     progress("measuring the links")
     links_us = await _links(cluster, matrix)
     await _load(cluster, options.shape(options.warmup_seconds), f"{options.seed}/warm-up", progress)
+    leader = await _leader(cluster, matrix)
     for site in matrix.sites:
         await cluster.ask(site, "EPAXOS", "RESETSTATS")
     tallies = await _load(cluster, options.shape(options.seconds), str(options.seed), progress)
-    return {site: Measured(links_us[site], tallies[site], await cluster.status(site)) for site in matrix.sites}
+    measured = {site: Measured(links_us[site], tallies[site], await cluster.status(site)) for site in matrix.sites}
+    if await _leader(cluster, matrix) != leader:
+        raise DemoError("the leader changed during the measurement: no one bound holds for all of it")
+    return leader, measured
+
+
+async def _leader(cluster: LocalCluster, matrix: Matrix) -> str | None:
+    """Who leads, if anybody. Raises DemoError when the replicas do not agree."""
+    try:
+        return sites.leader_of(matrix, [await cluster.status(site) for site in matrix.sites])
+    except ValueError as error:
+        raise DemoError(str(error)) from error
 
 
 async def _links(cluster: LocalCluster, matrix: Matrix) -> dict[str, dict[str, int]]:

@@ -78,21 +78,23 @@ def mean_us(matrix: Matrix, bound: Callable[[str], int]) -> float:
 PROTOCOLS: Final = ("epaxos", "raft")
 
 
-def protocol_us(protocol: str, matrix: Matrix, site: str) -> int:
-    """What `protocol` can do at best at `site` without conflicts; Raft with its leader where the mean is best.
+def protocol_us(protocol: str, matrix: Matrix, site: str, leader: str | None = None) -> int:
+    """What `protocol` can do at best at `site` without conflicts; Raft under `leader`, or the best-placed one.
 
     Raises ConfigError for a protocol that has no bound here.
     """
     _known(protocol)
-    return raft_us(matrix, site, best_leader(matrix).site) if protocol == "raft" else epaxos_fast_us(matrix, site)
+    if protocol == "raft":
+        return raft_us(matrix, site, leader or best_leader(matrix).site)
+    return epaxos_fast_us(matrix, site)
 
 
-def waits_for(protocol: str, matrix: Matrix, site: str) -> tuple[int, str]:
+def waits_for(protocol: str, matrix: Matrix, site: str, leader: str | None = None) -> tuple[int, str]:
     """Whose answer a command at `site` waits for when nothing conflicts, as (round trip in microseconds, name): the
-    farthest member of the fast quorum, or Raft's leader. Raises ConfigError as `protocol_us`."""
+    farthest member of the fast quorum, or Raft's leader. `leader` and errors as for `protocol_us`."""
     _known(protocol)
     if protocol == "raft":
-        leader = best_leader(matrix).site
+        leader = leader or best_leader(matrix).site
         return matrix.between_us(site, leader), leader
     return quorum_edge(matrix, site, _sizes(matrix).fast)
 

@@ -103,6 +103,8 @@ def test_the_bound_is_a_function_of_the_protocol() -> None:
     matrix = load("gryff5")
     assert bounds.protocol_us("epaxos", matrix, "OR") == 93_000
     assert bounds.protocol_us("raft", matrix, "OR") == 59_000 + 72_000
+    assert bounds.protocol_us("raft", matrix, "OR", "VA") == 93_000 + 88_000
+    assert bounds.waits_for("raft", matrix, "OR", "VA") == (93_000, "VA")
     assert bounds.waits_for("epaxos", matrix, "OR") == (93_000, "VA")
     assert bounds.waits_for("raft", matrix, "OR") == (59_000, "CA")
     for function in (bounds.protocol_us, bounds.waits_for):

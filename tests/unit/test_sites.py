@@ -111,6 +111,22 @@ def test_the_protocol_has_a_column_of_its_own_where_its_bound_is_not_the_optimum
     assert [(each.edge, each.bound_us) for each in raft][:2] == [("CA", 72_000), ("CA", 144_000)]
 
 
+def test_a_protocol_with_a_leader_is_judged_under_the_one_it_had() -> None:
+    measured = Measured(links(GRYFF5, "OR"), tally(181_000), status(181_000))
+    result = judge(GRYFF5, "raft", "OR", measured, hot_key="hot", leader="VA")
+    assert (result.edge, result.edge_rtt_us, result.edge_measured_us) == ("VA", 93_000, 93_400)
+    assert result.bound_us == 93_000 + 88_000
+    assert result.raft_us == 59_000 + 72_000, "the comparison stays with the best-placed leader"
+
+
+def test_who_leads_is_what_every_replica_says() -> None:
+    assert sites.leader_of(GRYFF5, [{"detail": {"leader": 1}}] * 5) == "VA"
+    assert sites.leader_of(GRYFF5, [{"detail": {}}] * 5) is None
+    for said in ([1, 2], [1, None], [None, None]):
+        with pytest.raises(ValueError, match="the replicas do not agree on a leader"):
+            sites.leader_of(GRYFF5, [{"detail": {"leader": each}} for each in said])
+
+
 def test_failures_are_counted_and_their_words_shown_by_site() -> None:
     failed = tally(72_000, rejected=2, unknown=1, unsent=3)
     failed.because("BUSY try again: not applied")
