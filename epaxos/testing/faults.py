@@ -94,7 +94,7 @@ class Swarm:
     codec: bool
     """Does every message go through the wire format?"""
     measured: bool
-    """Do replicas learn round-trip times?"""
+    """Do replicas learn round-trip times while faults strike? Afterwards they do."""
     down_after_us: int
     """How long a peer is silent before a replica is told that its link is down."""
     ambush_replies: tuple[int, ...]

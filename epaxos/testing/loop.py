@@ -170,7 +170,7 @@ class World:
                 node.put(PeerDown(peer=peer.me))
             node.linked.add(peer.me)
             node.put(PeerUp(peer=peer.me))
-            if self.swarm.measured:
+            if self.swarm.measured or self._healed:
                 node.put(Rtt(peer=peer.me, rtt_us=self._network.rtt_us(node.me, peer.me)))
 
     def _disconnect(self, a: Node, b: Node, b_life: object) -> None:

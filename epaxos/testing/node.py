@@ -260,8 +260,9 @@ class Node:
 
     def fill_disk(self, lasts_us: int) -> None:
         """The disk takes no more; when the replica has died of it, there is room after that time."""
-        self._room_after_us = lasts_us
-        self.disk.fail("no space left")
+        if self.up:
+            self._room_after_us = lasts_us
+            self.disk.fail("no space left")
 
     def _write(self, group: WriteGroup) -> None:
         try:
