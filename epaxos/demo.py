@@ -142,10 +142,11 @@ def render(result: DemoResult) -> str:
     """The report for people: what ran, the table of the sites, and the verdict in the last line."""
     options = result.options
     led = f", led from {result.leader}," if result.leader else ""
+    clients = f"{options.clients} open-loop clients at each, {options.rate_per_s:g} commands/s a client"
     return "\n".join(
         [
-            f"{options.protocol}{led} on {options.matrix}: {len(result.sites)} sites, {options.clients} open-loop "
-            f"clients at each, {options.rate_per_s:g} commands/s a client for {options.seconds:g} s, seed {options.seed}",
+            f"{options.protocol}{led} on {options.matrix}: {len(result.sites)} sites, {clients} "
+            f"for {options.seconds:g} s, seed {options.seed}",
             f"on one machine, links delayed inside the replicas: {result.machine}",
             "",
             sites.render(result.sites, options.protocol, result.raft_leader),
