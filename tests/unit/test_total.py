@@ -13,7 +13,12 @@ from epaxos.execution.total import TotalExecutor
 from epaxos.ids import InstanceId
 from tests.unit.graphs import A1, A2, B1, B2, batch, id_at, run, write
 
-DECISIONS: list[tuple[InstanceId, Payload, int]] = [(A1, write(1), 1), (B1, write(1), 2), (B2, NOP, 3), (A2, write(2), 4)]
+DECISIONS: list[tuple[InstanceId, Payload, int]] = [
+    (A1, write(1), 1),
+    (B1, write(1), 2),
+    (B2, NOP, 3),
+    (A2, write(2), 4),
+]
 ORDER = [[A1], [B1], [B2], [A2]]
 
 
