@@ -38,7 +38,7 @@ from epaxos.net.signal import now_us
 from epaxos.net.tcp import Network, TcpNetwork
 from epaxos.observe.log import Log
 from epaxos.observe.metrics import Metrics
-from epaxos.packing import encode_run
+from epaxos.packing import barrier_run, encode_run
 from epaxos.protocols.interface import Durable, Now, ProtocolConfig
 from epaxos.protocols.registry import build
 from epaxos.storage.directory import DataDirectory
@@ -188,19 +188,27 @@ class Replica:
         outcome when the call is cancelled: nobody sends it again. Gives up at the deadline of the cancel scopes around
         it, and after `limits.request_timeout_ms`.
         """
-        return await self._ask(opaque_command(command, reads=reads, writes=writes))
+        return await self._ask(self._packed(opaque_command(command, reads=reads, writes=writes)))
 
     async def read(self, query: bytes, *, reads: Iterable[bytes] = ()) -> bytes:
         """What `StateMachine.apply` returns for `query`, which changes nothing: linearizable. Else as `propose`."""
         keys = tuple(reads)
-        return await self._ask(
-            opaque_command(query, reads=keys) if keys else (Entry(OPAQUE_OP, WHOLE | READ, b"", query),)
-        )
+        whole = (Entry(OPAQUE_OP, WHOLE | READ, b"", query),)
+        return await self._ask(self._packed(opaque_command(query, reads=keys) if keys else whole))
 
-    async def _ask(self, command: Command) -> bytes:
+    async def barrier(self) -> None:
+        """Return when everything that was answered anywhere before this call has been executed here.
+
+        A Barrier is ordered against every command and has no effect. Raises as `propose`.
+        """
+        await self._ask(barrier_run())
+
+    def _packed(self, command: Command) -> bytes:
         if not self._opaque:
             raise TypeError("opaque commands are for a StateMachine, and this replica runs a machine of batches")
-        run = encode_run(self.secret, (command,))
+        return encode_run(self.secret, (command,))
+
+    async def _ask(self, run: bytes) -> bytes:
         waiter = _Proposal()
         timeout_s = trio.current_time() + self.config.limits.request_timeout_ms / 1e3
         deadline_s = max(min(trio.current_effective_deadline(), timeout_s), 0)

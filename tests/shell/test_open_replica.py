@@ -131,6 +131,16 @@ async def test_a_name_that_is_not_in_the_file_is_refused(alone: Config, tmp_path
             raise AssertionError("no such replica")
 
 
+async def test_a_barrier_is_ordered_against_everything_and_has_no_effect(alone: Config, tmp_path: Path) -> None:
+    machine = Register()
+    async with epaxos.open_replica(alone, "CA", machine, data=tmp_path) as replica:
+        await replica.propose(b"a=1", writes=[b"a"])
+        before = list(machine.save())
+        await replica.barrier()
+        assert list(machine.save()) == before
+        assert replica.status()["executed"] == 2
+
+
 async def test_statistics_begin_anew(alone: Config, tmp_path: Path) -> None:
     async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path) as replica:
         await replica.propose(b"a=1", writes=[b"a"])
