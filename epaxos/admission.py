@@ -16,15 +16,13 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from epaxos.command import MAX_ENTRIES, Batch, count_entries, is_barrier
 from epaxos.errors import Rejected, Unknown
 from epaxos.ids import BatchNumber
 from epaxos.packing import conflicting, cut_run, merge_runs, read_mask
-
-if TYPE_CHECKING:
-    from epaxos.engine import Limits, Submit, Waiter
+from epaxos.submission import Limits, Submit, Waiter
 
 CLEAN: Final = 0
 ENTANGLED: Final = 1

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, Protocol as Interface
+from typing import Any
 
 from epaxos.admission import Admission, Outstanding
 from epaxos.applier import Applier
 from epaxos.command import Batch
-from epaxos.errors import Rejected, Unknown
 from epaxos.execution.interface import Executor
 from epaxos.gate import Gate, Timers
 from epaxos.ids import ReplicaId
@@ -50,39 +49,7 @@ from epaxos.protocols.interface import (
     Wake,
 )
 from epaxos.storage.interface import WriteGroup
-
-
-class Waiter(Interface):
-    """Who waits for the outcome of a run. The engine calls it inside `turn`, once for every command, in pieces."""
-
-    def reply(self, first: int, count: int, data: bytes) -> None:
-        """Commands first … first+count-1 of the run were applied; `data` is their replies, concatenated."""
-
-    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
-        """The outcome of these commands, when it is not a result."""
-
-
-@dataclass(frozen=True, slots=True)
-class Submit:
-    """Commands of one client: a run (see `command.py`) of `count` commands.
-
-    Conflicting commands of one `stream` (a connection, a session) take effect in the order of their submission.
-    """
-
-    waiter: Waiter
-    stream: int
-    run: bytes
-    count: int
-    deadline_us: int
-    """Monotonic. Afterwards the caller is told `Rejected("deadline")` when it was never proposed, else `Unknown`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Nobody waits any more. What is not yet proposed is dropped; the rest takes its course."""
-
-    waiter: Waiter
-
+from epaxos.submission import DEFAULT_LIMITS, Cancel as Cancel, Limits as Limits, Submit as Submit, Waiter as Waiter
 
 Input = Submit | Cancel | Receive | Durable | PeerUp | PeerDown | Rtt
 
@@ -102,23 +69,6 @@ class Turn:
     """The highest cursor of the log that is durable: what `Engine.entries` will give."""
     wake_us: int | None = None
     """Call `turn` again at this monotonic time at the latest, with no input if there is none."""
-
-
-class Limits(NamedTuple):
-    """The engine's bounds; `config.py` documents each, with both extremes."""
-
-    window: int = 1024
-    batch_commands: int = 4096
-    batch_bytes: int = 1 << 20
-    batch_inflight: int = 4
-    batch_age_us: int = 1_000
-    pending_commands: int = 1 << 16
-    pending_bytes: int = 1 << 26
-    lazy_us: int = 50_000
-    blocked_us: int = 20_000
-
-
-DEFAULT_LIMITS: Final = Limits()
 
 
 class Engine:

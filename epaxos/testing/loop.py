@@ -32,8 +32,8 @@ from epaxos.testing.workload import Clients
 SETTLE_US: Final = 30_000_000
 """The simulated time the world has to come to rest after the last fault."""
 LOOK_US: Final = 20_000
-EVENTS_MAX: Final = 300_000
-"""Of one run. A run takes some ten thousand; a protocol that sends for ever is stopped here."""
+EVENTS_MAX: Final = 12_000
+"""Of one run, for each link. A run takes some hundred a link; a protocol that sends for ever is stopped here."""
 
 
 class World:
@@ -64,6 +64,7 @@ class World:
         self.delivered: Counter[str] = Counter()
         """Messages that arrived, by their type."""
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._events_max = EVENTS_MAX * n * n
         self._ties = 0
         self._ticks = 0
         self._net_rng = forks["net"]
@@ -113,8 +114,8 @@ class World:
             if self.now_us > self._end_us:
                 break
             self.events += 1
-            if self.events > EVENTS_MAX:
-                raise Violation("convergence", f"{EVENTS_MAX} events by {self.now_us} us: somebody talks for ever")
+            if self.events > self._events_max:
+                raise Violation("convergence", f"{self.events} events by {self.now_us} us: somebody talks for ever")
             what(*args)
         self._judge()
 
