@@ -1,14 +1,16 @@
-"""Run seeds: one, or many with a summary. `python -m epaxos.testing.seeds --seeds 0..999`."""
+"""Run seeds: one, many with a summary, or one again and again with fewer faults.
+
+`epaxos sim` is the command; `python -m epaxos.testing.seeds` is the same.
+"""
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -208,52 +210,7 @@ def _invariant(result: SeedResult) -> str:
     return result.violations[0].partition(":")[0]
 
 
-# ---------------------------------------------------------------------------------------------------------- command
-
-
-def _range(text: str) -> range:
-    first, dots, last = text.partition("..")
-    return range(int(first), int(last if dots else first) + 1)
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m epaxos.testing.seeds", description=__doc__)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--seeds", type=_range, metavar="A..B", help="run these seeds, both ends included")
-    which.add_argument("--seed", type=int, metavar="N", help="run one seed")
-    parser.add_argument("--trace", action="store_true", help="with --seed: print every event")
-    parser.add_argument("--shrink", action="store_true", help="with --seed: leave out faults while it still fails")
-    parser.add_argument("--protocol", choices=sorted(PROTOCOLS), default="epaxos")
-    parser.add_argument("--replicas", type=int, default=5, metavar="N")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="with --seeds: so many processes")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run seeds as the command line says; 0 when no invariant was violated, else 1."""
-    args = _arguments(argv)
-    if args.seed is not None:
-        return _one(args)
-    summary = Summary()
-    for result in run_seeds(args.seeds, protocol=args.protocol, n=args.replicas, jobs=args.jobs):
-        summary.add(result)
-        for violation in result.violations:
-            print(f"seed {result.seed}: {violation}", flush=True)
-    print(summary)
-    return bool(summary.violations)
-
-
-def _one(args: argparse.Namespace) -> int:
-    sink = print if args.trace else None
-    result = run_seed(args.seed, protocol=args.protocol, n=args.replicas, sink=sink)
-    if result.violations and args.shrink:
-        left_out, result = shrink(args.seed, protocol=args.protocol, n=args.replicas)
-        print(f"still fails without {', '.join(left_out) or 'anything left out'}")
-    print(f"seed {result.seed}: {', '.join(result.faults)}; {result.commands} commands, {result.lives} lives,")
-    print(f"{result.steps} turns, {result.messages} messages, {result.sim_us} us; trace {result.trace_hash}")
-    print(result.violations[0] if result.violations else "no violation")
-    return bool(result.violations)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from epaxos.cli import run
+
+    sys.exit(run(["sim", *sys.argv[1:]]))

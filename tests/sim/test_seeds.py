@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from epaxos.cli import run
 from epaxos.testing import faults
 from epaxos.testing.faults import KINDS, KINDS_MIN, draw
 from epaxos.testing.forks import Forks
@@ -79,3 +80,11 @@ def test_jobs_change_the_order_of_results_only() -> None:
 def test_the_summary_says_what_was_run() -> None:
     text = str(summed([run_seed(0), run_seed(0, protocol=factory(Askew))]))
     assert text.startswith("2 seeds, ") and "1 violations" in text and "simulated hours" in text
+
+
+def test_the_command_sums_up_and_replays(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sim", "--seeds", "7..8"]) == 0
+    assert capsys.readouterr().out.startswith("2 seeds")
+    assert run(["sim", "--seed", "7", "--trace"]) == 0
+    printed = capsys.readouterr().out
+    assert run_seed(7).trace_hash in printed and "no violation" in printed and " takes " in printed
