@@ -11,6 +11,7 @@ import gc
 import itertools
 import math
 import random
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -46,6 +47,8 @@ from epaxos.storage.lmdb import LmdbStore
 
 LOG_CHUNK: Final = 256
 """Entries of the log that are read at once."""
+SWITCH_S: Final = 0.0005
+"""How long the loop may keep the interpreter from the committing thread: Python's own 5 ms would delay every sync."""
 REPLAY_SLICE_S: Final = 0.01
 """How long the replay keeps other tasks waiting."""
 REPLAY_SAY_S: Final = 2.0
@@ -285,6 +288,7 @@ class Replica:
             nursery.start_soon(self._drive)
             gc.collect()
             gc.freeze()
+            sys.setswitchinterval(SWITCH_S)
             self._log.event("serving", incarnation=self.incarnation, compiled=accel.summary())
             try:
                 yield
