@@ -6,14 +6,13 @@ from outside (agreement, order, linearizability, durability, liveness), never by
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -387,34 +386,3 @@ def row(mutant: Mutant, found: list[Hunt]) -> tuple[str, str, str, str]:
         return mutant.name, f"LIVES ({len(found) - len(killed)} of {len(found)})", f"> {found[0].seeds}", ""
     invariants = sorted({str(one.killed_by).partition(":")[0] for one in killed})
     return mutant.name, "dead", f"{statistics.median(one.seeds for one in killed):g}", ", ".join(invariants)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Hunt as the command line says; 0 when every mutant is dead, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m epaxos.testing.mutants", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
-    parser.add_argument("--quick", action="store_true", help="only those that every change is checked with")
-    parser.add_argument("--times", type=int, default=3, help="hunts of each, for the median")
-    parser.add_argument("--seeds-max", type=int, default=400, help="seeds a hunt may take")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    args = parser.parse_args(argv)
-    unknown = set(args.names) - {mutant.name for mutant in MUTANTS}
-    if unknown:
-        parser.error(f"no mutant {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in MUTANTS)}")
-    chosen = tuple(
-        mutant
-        for mutant in MUTANTS
-        if (not args.names or mutant.name in args.names) and (mutant.quick or not args.quick)
-    )
-    lives = 0
-    print(f"{'mutant':28} {'verdict':18} {'seeds':>6}  killed by")
-    for mutant, found in hunts(chosen, times=args.times, seeds_max=args.seeds_max, jobs=args.jobs):
-        name, verdict, seeds, killed_by = row(mutant, found)
-        lives += verdict != "dead"
-        print(f"{name:28} {verdict:18} {seeds:>6}  {killed_by}", flush=True)
-    print(f"{len(chosen) - lives} of {len(chosen)} mutants dead")
-    return bool(lives)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from epaxos.testing.mutants import MUTANTS, Mutant, hunt, main
+from epaxos.commands.mutants import chosen
+from epaxos.errors import ConfigError
+from epaxos.testing.mutants import MUTANTS, Mutant, hunt
 
 QUICK = [mutant for mutant in MUTANTS if mutant.quick]
 SEEDS_MAX = 300
@@ -35,7 +37,7 @@ def test_quick_mutants_die(mutant: Mutant) -> None:
     assert found.seed is not None and found.seeds == found.seed + 1
 
 
-def test_an_unknown_mutant_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["no-such-bug"])
-    assert "no-such-bug" in capsys.readouterr().err
+def test_an_unknown_mutant_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no-such-bug"):
+        chosen(["no-such-bug"], quick=False)
+    assert [mutant.name for mutant in chosen(["applied-again"], quick=True)] == ["applied-again"]
