@@ -125,7 +125,8 @@ def test_a_short_demo_measures_every_site_and_leaves_nothing(matrix: Path) -> No
         assert site["answered"] == 120
         assert site["answered_hot"] == 2
         assert not any(site[name] for name in ("rejected", "unknown", "other", "unsent")), site["reasons"]
-        assert site["optimum_us"] <= site["commit_p50_us"] <= site["execute_p50_us"], "nothing is faster than its links"
+        # Commits are timed in the replica, a batch at a time, and executions by the clients: neither bounds the other.
+        assert site["optimum_us"] <= min(site["commit_p50_us"], site["execute_p50_us"]), "nothing outruns its links"
         assert site["cold_fast_share"] > 0.9, "only a cold command in one batch with a hot one may go the slow way"
     assert replicas(matrix.parent) == []
     assert list(matrix.parent.iterdir()) == [matrix]
