@@ -22,7 +22,7 @@ from epaxos.messages import (
 from epaxos.packing import encode_run
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.protocols.interface import Receive
-from tests.unit.by_hand import ByHand, append, get, mset, set_
+from epaxos.testing.byhand import ByHand, append, get, mset, set_
 
 A1 = InstanceId(0, 1, 0)
 

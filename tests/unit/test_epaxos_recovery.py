@@ -23,7 +23,7 @@ from epaxos.packing import encode_run
 from epaxos.protocols.epaxos.query import ANSWERS_MAX
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.protocols.interface import Receive
-from tests.unit.by_hand import RETRY_US, SECRET, ByHand, append, get, set_
+from epaxos.testing.byhand import RETRY_US, SECRET, ByHand, append, get, set_
 
 A1 = InstanceId(0, 1, 0)
 

@@ -22,7 +22,7 @@ from epaxos.messages import (
 from epaxos.protocols.epaxos.recover import Stage
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.protocols.interface import PeerDown, Receive
-from tests.unit.by_hand import RETRY_US, ByHand, append, set_
+from epaxos.testing.byhand import RETRY_US, ByHand, append, set_
 
 A, B, C, D, E, F, G = range(7)
 X = InstanceId(0, 1, A)
@@ -40,6 +40,18 @@ def lead(cluster: ByHand, i: int, value: str, *reach: int, answers: tuple[int, .
             cluster.pass_on(PreAcceptOK, source=target, target=i)
     cluster.drop(PreAccept, source=i)
     cluster.drop(PreAcceptOK, target=i)
+
+
+def recover(cluster: ByHand, i: int, id_: InstanceId, *quorum: int, lose: bool = True) -> None:
+    """`i` starts to recover `id_`; Recover and its answers pass between it and `quorum` only. The others' are lost,
+    or still under way."""
+    cluster.poke(i, lambda protocol: protocol.recovery.start([protocol.state.touch(id_)]))
+    for target in quorum:
+        cluster.pass_on(Recover, source=i, target=target)
+        cluster.pass_on(RecoverOK, source=target, target=i)
+    if lose:
+        cluster.drop(Recover, source=i)
+    cluster.wait(RETRY_US // 2)
 
 
 def validate(cluster: ByHand, i: int, *quorum: int) -> None:
@@ -84,16 +96,16 @@ def test_s1_the_newest_vote_counts_not_the_newest_ballot() -> None:
     cluster.pass_on(Accept, source=A, target=C)
     w = (0, 1, 0, 0, 0)
     cluster.drop()
-    cluster.recover(D, X, B, E)
+    recover(cluster, D, X, B, E)
     vote(cluster, D)
     assert cluster.sites[D].protocol.state.live[X].nop, "no candidate: D proposes Nop, and only D accepts it"
-    cluster.recover(E, X, B, C)
+    recover(cluster, E, X, B, C)
     accepted = [f.message for f in cluster.pick(Accept, source=E)]
     assert {(m.ballot, m.dep) for m in accepted} == {(5, w)}
     vote(cluster, E, B, C)
     assert decision(cluster, E, X) == ("value", w)
     cluster.drop()
-    cluster.recover(D, X, B, C)
+    recover(cluster, D, X, B, C)
     assert {m.message.dep for m in cluster.pick(Accept, source=D)} == {w}
 
 
@@ -102,7 +114,7 @@ def test_s2_a_fast_commit_survives_its_coordinator_and_one_more() -> None:
     lead(cluster, A, "x", B, C, answers=(B, C))
     assert cluster.events(A) == ["fast_commit"]
     cluster.drop()
-    cluster.recover(D, X, C, E)
+    recover(cluster, D, X, C, E)
     validate(cluster, D, C, E)
     vote(cluster, D, C, E)
     assert decision(cluster, D, X) == ("value", NONE)
@@ -115,11 +127,11 @@ def test_s3_mutual_recovery_does_not_wait_for_ever() -> None:
     cluster.crash(A)
     cluster.crash(B)
     cluster.drop()
-    cluster.recover(D, X, C, E)
+    recover(cluster, D, X, C, E)
     validate(cluster, D, C, E)
     vote(cluster, D, C, E)
     assert decision(cluster, D, X) == ("nop", NONE), "V3: B, outside Q, may have ordered y first"
-    cluster.recover(C, Y, D, E)
+    recover(cluster, C, Y, D, E)
     validate(cluster, C, D, E)
     vote(cluster, C, D, E)
     assert decision(cluster, C, Y) is not None
@@ -132,7 +144,7 @@ def test_s4_the_same_with_seven() -> None:
     cluster.drop()
     for id_, recoverer in ((X, D), (Y, F)):
         others = [i for i in (D, E, F, G) if i != recoverer]
-        cluster.recover(recoverer, id_, *others)
+        recover(cluster, recoverer, id_, *others)
         validate(cluster, recoverer, *others)
         vote(cluster, recoverer, *others)
         assert decision(cluster, recoverer, id_) == ("nop", (0,) * 7)
@@ -143,7 +155,7 @@ def two_waiting(cluster: ByHand) -> None:
     lead(cluster, A, "x", C, D)
     lead(cluster, B, "y", E)
     cluster.drop()
-    cluster.recover(E, Y, A, C)
+    recover(cluster, E, Y, A, C)
     validate(cluster, E, A, C)
     assert stage(cluster, E, Y) is Stage.COMPETITORS
 
@@ -152,7 +164,7 @@ def test_s5_w3_ends_a_wait_on_somebody_who_has_more_evidence() -> None:
     cluster = ByHand(5)
     two_waiting(cluster)
     cluster.drop(Waiting)
-    cluster.recover(D, X, C, E)
+    recover(cluster, D, X, C, E)
     validate(cluster, D, C, E)
     assert stage(cluster, D, X) is Stage.COMPETITORS
     assert [f.message.k for f in cluster.pick(Waiting, source=D, target=E)] == [2]
@@ -170,7 +182,7 @@ def test_s6_w3_needs_more_than_the_threshold() -> None:
     waiting = cluster.pick(Waiting, source=E, target=D)
     assert [f.message.k for f in waiting] == [1]
     cluster.drop()
-    cluster.recover(D, X, C, E)
+    recover(cluster, D, X, C, E)
     validate(cluster, D, C, E)
     for flight in waiting:
         cluster.turn(D, Receive(peer=E, message=flight.message))
@@ -182,9 +194,9 @@ def test_s7_a_stale_quorum_is_given_up_after_a_while() -> None:
     lead(cluster, A, "x", C)
     lead(cluster, B, "y", E)
     cluster.drop()
-    cluster.recover(C, X, B, E)
+    recover(cluster, C, X, B, E)
     validate(cluster, C, B, E)
-    cluster.recover(E, Y, A, C)
+    recover(cluster, E, Y, A, C)
     validate(cluster, E, A, C)
     assert stage(cluster, C, X) is stage(cluster, E, Y) is Stage.COMPETITORS
     cluster.crash(A)
@@ -204,7 +216,7 @@ def test_s8_validate_registers() -> None:
     cluster = ByHand(5)
     lead(cluster, A, "x", E)
     cluster.drop()
-    cluster.recover(E, X, B, C)
+    recover(cluster, E, X, B, C)
     validate(cluster, E, B, C)
     assert cluster.sites[B].protocol.state.live[X].phase is Phase.INIT
     lead(cluster, B, "y", C, D)
@@ -218,7 +230,7 @@ def test_s10_late_answers_of_the_coordinator_end_a_wait() -> None:
     lead(cluster, A, "x", C, D)
     lead(cluster, B, "y", E)
     cluster.drop()
-    cluster.recover(D, X, C, E, lose=False)
+    recover(cluster, D, X, C, E, lose=False)
     late = cluster.pick(Recover, source=D, target=A)
     validate(cluster, D, C, E)
     assert stage(cluster, D, X) is Stage.COMPETITORS
@@ -232,7 +244,7 @@ def test_s10_variant_the_coordinator_had_committed() -> None:
     lead(cluster, A, "x", C, D, answers=(C, D))
     cluster.drop()
     lead(cluster, B, "y", E)
-    cluster.recover(D, X, C, E)
+    recover(cluster, D, X, C, E)
     validate(cluster, D, C, E)
     cluster.turn(A, Receive(peer=D, message=Recover(epoch=0, lane=A, first=1, last=1, ballot=4)))
     cluster.pass_on(Commit, source=A, target=D)
@@ -245,7 +257,7 @@ def test_s11_a_competitor_that_yields_ends_the_wait() -> None:
     cluster.submit(B, append("k", "y"))
     for target in (E, A):
         cluster.pass_on(PreAccept, source=B, target=target)
-    cluster.recover(D, X, C, E)
+    recover(cluster, D, X, C, E)
     validate(cluster, D, C, E)
     assert stage(cluster, D, X) is Stage.COMPETITORS
     for source in (A, E):
@@ -262,10 +274,10 @@ def test_s14_evidence_is_not_hidden_by_an_earlier_recovery() -> None:
     lead(cluster, A, "x", B, C, D, E, answers=(B, C, D, E))
     assert cluster.events(A) == ["fast_commit"]
     cluster.drop()
-    cluster.recover(F, X, D, E, G)
+    recover(cluster, F, X, D, E, G)
     validate(cluster, F, D, E)
     cluster.drop()
-    cluster.recover(G, X, D, E, F)
+    recover(cluster, G, X, D, E, F)
     validate(cluster, G, D, E, F)
     vote(cluster, G, D, E, F)
     assert decision(cluster, G, X) == ("value", (0,) * 7)
@@ -276,13 +288,13 @@ def test_s37_a_duplicate_validate_does_not_touch_a_vote() -> None:
     lead(cluster, A, "x", C)
     lead(cluster, B, "y", E)
     cluster.drop()
-    cluster.recover(D, X, C, E)
+    recover(cluster, D, X, C, E)
     (duplicate,) = cluster.pick(Validate, target=C)
     validate(cluster, D, C, E)
     vote(cluster, D, C)
     cluster.turn(C, Receive(peer=D, message=duplicate.message))
     cluster.drop()
-    cluster.recover(E, X, B, C)
+    recover(cluster, E, X, B, C)
     votes = [f.message for f in cluster.pick(Accept, source=E)]
     assert votes and all(m.payload is NOP for m in votes)
 
@@ -291,7 +303,7 @@ def test_s44_a_duplicate_validate_is_answered_again() -> None:
     cluster = ByHand(5)
     lead(cluster, A, "x", C)
     cluster.drop()
-    cluster.recover(D, X, C, E)
+    recover(cluster, D, X, C, E)
     (flight,) = cluster.pick(Validate, target=E)
     cluster.deliver(flight, again=True)
     cluster.deliver(flight)
@@ -378,7 +390,7 @@ def test_a_member_of_the_quorum_that_has_committed_ends_the_recovery() -> None:
     lead(cluster, A, "x", B, answers=(B,))
     cluster.pass_on(Commit, target=B)
     cluster.drop()
-    cluster.recover(C, X, B)
+    recover(cluster, C, X, B)
     cluster.pass_on(Commit, source=B, target=C)
     assert decision(cluster, C, X) == ("value", (0, 0, 0))
     late = RecoverOK(

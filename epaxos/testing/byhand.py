@@ -1,26 +1,35 @@
-"""A cluster of whole engines in which nothing happens by itself: every message, sync and crash is the test's."""
+"""A cluster of whole engines in which nothing happens by itself: every message, sync, crash and timer is the caller's.
+
+For sequences that must be told exactly, step by step: scenario files (`scenario.py`) and tests. The engines are those
+that ship, with any protocol of the registry; the disks lose what was not synced. Where chance should choose what
+happens, use the simulator (`seeds.py`) instead.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
-from epaxos.command import READ, Entry
+from epaxos.command import READ, Command, Entry
 from epaxos.engine import Cancel, Engine, Input, Limits, Submit, Turn
 from epaxos.errors import Rejected, Unknown
-from epaxos.ids import InstanceId
+from epaxos.ids import ReplicaId
 from epaxos.machines.kv import Op, PyKv
-from epaxos.messages import Message, Recover, RecoverOK
+from epaxos.messages import Message
 from epaxos.packing import encode_run
-from epaxos.protocols.epaxos.protocol import EPaxos
-from epaxos.protocols.interface import Durable, Note, Now, PeerUp, ProtocolConfig, Receive, Rtt
-from epaxos.protocols.raft.protocol import Raft
+from epaxos.protocols.interface import Durable, Note, Now, PeerUp, Protocol, ProtocolConfig, Receive, Rtt
 from epaxos.protocols.registry import build
 from epaxos.storage.memory import MemoryDisk
 
-SECRET = bytes(16)
-FOREVER_US = 10**15
-RETRY_US = 100_000
+SECRET: Final = bytes(16)
+"""Hashes the keys of every by-hand cluster."""
+FOREVER_US: Final = 10**15
+RETRY_US: Final = 100_000
+"""`ProtocolConfig.retry_us` unless the cluster is made with another."""
+_MESSAGES_MAX: Final = 10_000
+"""More than so many deliveries without an end are a mistake."""
 
 
 class Waiter:
@@ -31,9 +40,11 @@ class Waiter:
         self.errors: list[Rejected | Unknown] = []
 
     def reply(self, first: int, count: int, data: bytes) -> None:
+        """As `submission.Waiter.reply`."""
         self.replies.append(data)
 
     def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
+        """As `submission.Waiter.fail`."""
         self.errors.append(error)
 
 
@@ -41,8 +52,8 @@ class Waiter:
 class Flight:
     """A message under way."""
 
-    source: int
-    target: int
+    source: ReplicaId
+    target: ReplicaId
     message: Message
 
     def __str__(self) -> str:
@@ -59,37 +70,38 @@ class Site:
     incarnation: int = 1
     up: bool = True
     notes: list[Note] = field(default_factory=list)
+    """What the protocol found worth noting in this life."""
     last: Turn = field(default_factory=Turn)
 
     @property
-    def protocol(self) -> EPaxos:
-        assert isinstance(self.engine.protocol, EPaxos)
-        return self.engine.protocol
-
-    @property
-    def raft(self) -> Raft:
-        assert isinstance(self.engine.protocol, Raft)
+    def protocol(self) -> Protocol:
+        """The protocol object of this life."""
         return self.engine.protocol
 
 
 class ByHand:
     """`n` sites. Disks sync at once unless `hold_disk` names a site."""
 
-    def __init__(self, n: int = 3, *, window: int = 1024, protocol: str = "epaxos", **limits: int) -> None:
+    def __init__(
+        self, n: int = 3, *, window: int = 1024, protocol: str = "epaxos", retry_us: int = RETRY_US, **limits: int
+    ) -> None:
+        """`limits` are those of `submission.Limits`. Raises ConfigError for a protocol that is not in the registry."""
         self.n = n
         self.window = window
         self.protocol = protocol
+        self.retry_us = retry_us
         self.limits = Limits(**limits)
         self.now_us = 1_000
         self.flights: list[Flight] = []
-        self.hold_disk: set[int] = set()
+        """The messages under way, oldest first."""
+        self.hold_disk: set[ReplicaId] = set()
         self.sites = [self._site(i, MemoryDisk(), 1) for i in range(n)]
         for i in range(n):
             self.turn(i)
 
-    def _site(self, i: int, disk: MemoryDisk, incarnation: int) -> Site:
+    def _site(self, i: ReplicaId, disk: MemoryDisk, incarnation: int) -> Site:
         machine = PyKv()
-        config = ProtocolConfig(me=i, n=self.n, window=self.window, retry_us=RETRY_US)
+        config = ProtocolConfig(me=i, n=self.n, window=self.window, retry_us=self.retry_us)
         protocol, executor = build(self.protocol, config, random.Random(i), disk)
         engine = Engine(
             me=i,
@@ -105,7 +117,7 @@ class ByHand:
 
     # -- events
 
-    def turn(self, i: int, *inputs: Input) -> Turn:
+    def turn(self, i: ReplicaId, *inputs: Input) -> Turn:
         """One turn of site `i`; its messages join `flights`; then its disk, unless it is held."""
         site = self.sites[i]
         out = site.last = site.engine.turn(Now(self.now_us, self.now_us), inputs)
@@ -118,20 +130,26 @@ class ByHand:
                 self.sync(i)
         return out
 
-    def sync(self, i: int, upto: int | None = None) -> None:
+    def poke(self, i: ReplicaId, action: Callable[[Protocol], None]) -> None:
+        """Set something going inside the protocol of site `i`, as a rule of it would; what comes of it follows."""
+        action(self.sites[i].protocol)
+        self.turn(i, Rtt(peer=(i + 1) % self.n, rtt_us=0))
+
+    def sync(self, i: ReplicaId, upto: int | None = None) -> None:
         """The disk of site `i` catches up, and its engine hears of it."""
         disk = self.sites[i].disk
         if disk.unsynced:
             self.turn(i, Durable(mark=disk.sync(upto)))
 
-    def submit(self, i: int, *commands: tuple[Entry, ...], stream: int = 1, timeout_us: int = FOREVER_US) -> Waiter:
+    def submit(self, i: ReplicaId, *commands: Command, stream: int = 1, timeout_us: int = FOREVER_US) -> Waiter:
         """Commands of one run at site `i`."""
         waiter = Waiter()
         run = encode_run(SECRET, commands)
         self.turn(i, Submit(waiter, stream, run, len(commands), self.now_us + timeout_us))
         return waiter
 
-    def cancel(self, i: int, waiter: Waiter) -> None:
+    def cancel(self, i: ReplicaId, waiter: Waiter) -> None:
+        """The client goes away."""
         self.turn(i, Cancel(waiter))
 
     def deliver(self, flight: Flight, *, again: bool = False) -> None:
@@ -142,7 +160,7 @@ class ByHand:
             self.turn(flight.target, Receive(peer=flight.source, message=flight.message))
 
     def pick(
-        self, kind: type[Message] | None = None, source: int | None = None, target: int | None = None
+        self, kind: type[Message] | None = None, source: ReplicaId | None = None, target: ReplicaId | None = None
     ) -> list[Flight]:
         """The messages under way that fit, oldest first."""
         return [
@@ -153,14 +171,18 @@ class ByHand:
             and target in (None, flight.target)
         ]
 
-    def pass_on(self, kind: type[Message] | None = None, source: int | None = None, target: int | None = None) -> int:
+    def pass_on(
+        self, kind: type[Message] | None = None, source: ReplicaId | None = None, target: ReplicaId | None = None
+    ) -> int:
         """Deliver what fits and is under way now (not what comes of it); returns how many."""
         flights = self.pick(kind, source, target)
         for flight in flights:
             self.deliver(flight)
         return len(flights)
 
-    def drop(self, kind: type[Message] | None = None, source: int | None = None, target: int | None = None) -> int:
+    def drop(
+        self, kind: type[Message] | None = None, source: ReplicaId | None = None, target: ReplicaId | None = None
+    ) -> int:
         """Lose what fits."""
         flights = self.pick(kind, source, target)
         for flight in flights:
@@ -169,7 +191,7 @@ class ByHand:
 
     def settle(self) -> None:
         """Deliver everything, and what comes of it, until nothing is under way."""
-        for _ in range(10_000):
+        for _ in range(_MESSAGES_MAX):
             if not self.flights:
                 return
             self.deliver(self.flights[0])
@@ -191,21 +213,21 @@ class ByHand:
 
     def heal(self, us: int = 5_000_000) -> None:
         """Let time pass in small steps with every message delivered: whatever can converge does."""
-        for _ in range(us // RETRY_US):
+        for _ in range(us // self.retry_us):
             self.settle()
-            self.wait(RETRY_US)
+            self.wait(self.retry_us)
         self.settle()
 
     # -- crashes
 
-    def crash(self, i: int, keep: int = 0) -> None:
+    def crash(self, i: ReplicaId, keep: int = 0) -> None:
         """Power off: what was not synced is lost but for the first `keep` groups; nobody is told anything."""
         site = self.sites[i]
         site.disk = site.disk.crash(keep)
         site.up = False
         self.drop(target=i)
 
-    def restart(self, i: int) -> Site:
+    def restart(self, i: ReplicaId) -> Site:
         """A new incarnation on what the disk kept; links to it come up."""
         old = self.sites[i]
         self.sites[i] = self._site(i, old.disk, old.incarnation + 1)
@@ -218,22 +240,9 @@ class ByHand:
                 self.turn(peer, PeerUp(peer=i))
         return self.sites[i]
 
-    def measure(self, i: int, *rtts_us: int) -> None:
+    def measure(self, i: ReplicaId, *rtts_us: int) -> None:
         """Site `i` measures these round trips to replicas 0, 1, …; its own is ignored."""
         self.turn(i, *(Rtt(peer=p, rtt_us=rtt_us) for p, rtt_us in enumerate(rtts_us) if p != i))
-
-    def recover(self, i: int, id_: InstanceId, *quorum: int, lose: bool = True) -> None:
-        """Site `i` starts to recover `id_`; Recover and its answers pass between it and `quorum` only. The others'
-        are lost, or still under way."""
-        protocol = self.sites[i].protocol
-        protocol.recovery.start([protocol.state.touch(id_)])
-        self.turn(i, Rtt(peer=(i + 1) % self.n, rtt_us=0))
-        for target in quorum:
-            self.pass_on(Recover, source=i, target=target)
-            self.pass_on(RecoverOK, source=target, target=i)
-        if lose:
-            self.drop(Recover, source=i)
-        self.wait(RETRY_US // 2)
 
     # -- views
 
@@ -241,22 +250,29 @@ class ByHand:
         """The machine states of all sites."""
         return [list(site.machine.save()) for site in self.sites]
 
-    def events(self, i: int) -> list[str]:
+    def events(self, i: ReplicaId) -> list[str]:
         """The notes of site `i`, by name."""
         return [note.event for note in self.sites[i].notes]
 
 
-def set_(key: str, value: str) -> tuple[Entry, ...]:
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+def set_(key: str, value: str) -> Command:
+    """SET key value."""
     return (Entry(Op.SET, 0, key.encode(), value.encode()),)
 
 
-def get(key: str) -> tuple[Entry, ...]:
+def get(key: str) -> Command:
+    """GET key."""
     return (Entry(Op.GET, READ, key.encode(), b""),)
 
 
-def append(key: str, value: str) -> tuple[Entry, ...]:
+def append(key: str, value: str) -> Command:
+    """APPEND key value."""
     return (Entry(Op.APPEND, 0, key.encode(), value.encode()),)
 
 
-def mset(**pairs: str) -> tuple[Entry, ...]:
+def mset(**pairs: str) -> Command:
+    """MSET key value key value …"""
     return tuple(Entry(Op.MSET, 0, key.encode(), value.encode()) for key, value in pairs.items())
