@@ -7,25 +7,22 @@ replica has executed everything, every consumer has read it (liveness).
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from epaxos import messages
 from epaxos.ids import ReplicaId
 from epaxos.machines.interface import BatchMachine
-from epaxos.messages import Message
-from epaxos.protocols.interface import PeerDown, PeerUp, Receive, Rtt
+from epaxos.protocols.interface import PeerDown
 from epaxos.protocols.registry import Factory
 from epaxos.testing import faults
-from epaxos.testing.faults import Strike, Swarm
+from epaxos.testing.faults import Strike
 from epaxos.testing.forks import Forks, between, chance, log_between
 from epaxos.testing.invariants import Final as World_at_rest, Watch
 from epaxos.testing.kvmodel import KvModel
-from epaxos.testing.network import Network
 from epaxos.testing.node import Node
-from epaxos.testing.record import Call, Record, Violation
+from epaxos.testing.record import Call, Life, Record, Violation
+from epaxos.testing.stage import Stage
 from epaxos.testing.trace import Trace
 from epaxos.testing.workload import Clients
 
@@ -36,7 +33,7 @@ EVENTS_MAX: Final = 12_000
 """Of one run, for each link. A run takes some hundred a link; a protocol that sends for ever is stopped here."""
 
 
-class World:
+class World(Stage):
     """One run."""
 
     def __init__(
@@ -49,57 +46,23 @@ class World:
         without: frozenset[str],
         trace: Trace,
     ) -> None:
-        self.n = n
-        self.build = build
-        self.make_machine = make_machine
-        self.trace = trace
-        self.forks = forks = Forks(seed)
-        self.swarm: Swarm = faults.draw(forks, n, without)
-        self.now_us = 0
+        forks = Forks(seed)
+        swarm = faults.draw(forks, n, without)
+        super().__init__(build, forks=forks, swarm=swarm, make_machine=make_machine, trace=trace)
         self.events = 0
-        self.sync_us = self.swarm.sync_us
-        self.stuck = self.swarm.stuck
-        self.loses_writes = faults.LOST_WRITES in self.swarm.kinds
         self.struck: Counter[str] = Counter()
-        self.delivered: Counter[str] = Counter()
-        """Messages that arrived, by their type."""
-        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._events_max = EVENTS_MAX * n * n
-        self._ties = 0
-        self._ticks = 0
-        self._net_rng = forks["net"]
-        self._link_rng = forks["links"]
         self._fault_rng = forks["strikes"]
-        self._network = Network(n, self.swarm, self._net_rng)
-        self._breaks = [[0] * n for _ in range(n)]
-        self._ghosts: list[list[Receive]] = [[] for _ in range(n)]
         self._healed = False
         self._surveyed = False
         self._at_rest = False
-        self._encore = self.swarm.encore
-        self._end_us = self.swarm.fault_us + SETTLE_US
-        self._ambushes = list(self.swarm.ambush_replies)
-        self.clients = Clients(self, forks, self.swarm.limits.batch_commands, self.swarm.fault_us)
+        self._encore = swarm.encore
+        self._end_us = swarm.fault_us + SETTLE_US
+        self._ambushes = list(swarm.ambush_replies)
+        self.clients = Clients(self, forks, swarm.limits.batch_commands, swarm.fault_us)
         self.clients.on_reply = self._replied
         self.record = Record(KvModel(), self.clients.commands.keys)
         self.watch = Watch(self.record)
-        self.nodes = [Node(self, me) for me in range(n)]
-
-    # -- time
-
-    def at(self, at_us: int, what: Callable[..., None], *args: Any) -> None:
-        """Call `what(*args)` at that moment of simulated time."""
-        self._ties += 1
-        heapq.heappush(self._heap, (at_us, self._ties, what, args))
-
-    def after(self, delay_us: int, what: Callable[..., None], *args: Any) -> None:
-        """Call `what(*args)` after that time."""
-        self.at(self.now_us + delay_us, what, *args)
-
-    def tick(self) -> int:
-        """A number greater than all before: the times of a history, no two of which are equal."""
-        self._ticks += 1
-        return self._ticks
 
     def run(self) -> None:
         """From the first start to rest. Raises Violation."""
@@ -108,78 +71,17 @@ class World:
         for strike in self.swarm.strikes:
             self.at(strike.at_us, self._strike, strike)
         self.at(self.swarm.fault_us, self._heal)
-        heap = self._heap
-        while heap and not self._at_rest:
-            self.now_us, _, what, args = heapq.heappop(heap)
-            if self.now_us > self._end_us:
-                break
+        while not self._at_rest and self.advance(self._end_us):
             self.events += 1
             if self.events > self._events_max:
                 raise Violation("convergence", f"{self.events} events by {self.now_us} us: somebody talks for ever")
-            what(*args)
         self._judge()
 
-    # -- messages
+    def born(self, node: Node) -> None:
+        self.clients.arrive(node)
 
-    def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
-        """`message` leaves `source` for each of `peers`."""
-        for hook in self.watch.sent:
-            hook(source.life, message)
-        if self.trace.verbose:
-            self.trace.detail(f"{source.life} sends {message} to {peers}")
-        if self.swarm.codec and messages.TABLE.get(getattr(message, "code", -1)) is type(message):
-            decoded = messages.decode(*messages.encode(message), self.n)
-            if decoded != message:
-                raise Violation("codec", f"{message} became {decoded}")
-            message = decoded
-        for peer in peers:
-            target = self.nodes[peer]
-            for at_us in self._network.arrivals(source.me, peer, self.now_us):
-                breaks = self._breaks[source.me][peer]
-                self.at(at_us, self._arrive, source.me, target, message, target.life, breaks)
-
-    def _arrive(self, source: ReplicaId, target: Node, message: Message, life: object, breaks: int) -> None:
-        if breaks != self._breaks[source][target.me]:
-            return
-        received = Receive(peer=source, message=message)
-        haunted = faults.GHOSTS in self.swarm.kinds
-        if not target.up:
-            if haunted and chance(self._link_rng, 0.5):
-                self._ghosts[target.me].append(received)
-            return
-        if life != target.life and not haunted:
-            return
-        name = type(message).__name__
-        self.delivered[name] += 1
-        self.trace.line(f"{self.now_us} {source}>{target.me} {name}")
-        target.put(received)
-
-    # -- links
-
-    def connect(self, a: Node, b: Node) -> None:
-        """Bring up the link between two replicas, if it can be, and tell both."""
-        handshake_us = self._network.rtt_us(a.me, b.me) + between(self._link_rng, 0, 5_000)
-        self.after(handshake_us, self._connected, a, a.life, b, b.life)
-
-    def _connected(self, a: Node, a_life: object, b: Node, b_life: object) -> None:
-        if not (a.up and b.up and a.life == a_life and b.life == b_life):
-            return
-        if self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me):
-            return
-        for node, peer in ((a, b), (b, a)):
-            if peer.me in node.linked:
-                node.put(PeerDown(peer=peer.me))
-            node.linked.add(peer.me)
-            node.put(PeerUp(peer=peer.me))
-            if self.swarm.measured or self._healed:
-                node.put(Rtt(peer=peer.me, rtt_us=self._network.rtt_us(node.me, peer.me)))
-
-    def _disconnect(self, a: Node, b: Node, b_life: object) -> None:
-        """Tell `a` that its link to `b` is down, unless it came up again."""
-        unreachable = self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me)
-        gone = not b.up or b.life != b_life
-        if a.up and b.me in a.linked and (unreachable or gone):
-            a.put(PeerDown(peer=b.me))
+    def died(self, life: Life) -> None:
+        self.clients.lose(life)
 
     # -- faults
 
@@ -205,35 +107,6 @@ class World:
             node.fill_disk(strike.lasts_us)
         elif strike.kind == faults.CLOCK:
             node.jump(strike.number % 20_000_001 - 10_000_000)
-
-    def kill(self, node: Node, lasts_us: int) -> None:
-        """This replica dies, and comes back after that time."""
-        life = node.life
-        node.crash()
-        self.clients.lose(life)
-        for peer in self.nodes:
-            if life.replica in peer.linked:
-                silence_us = 0 if chance(self._link_rng, 0.3) else self.swarm.down_after_us
-                self.after(silence_us, self._disconnect, peer, node, life)
-        self.after(lasts_us, self.restart, node)
-
-    def restart(self, node: Node) -> None:
-        """Begin the next life of a replica that is down."""
-        if node.up:
-            return
-        node.start()
-        self.trace.line(f"{self.now_us} {node.life} starts")
-        ghosts, self._ghosts[node.me] = self._ghosts[node.me], []
-        for ghost in ghosts:
-            self.after(between(self._link_rng, 0, 20_000), self._haunt, node, node.life, ghost)
-        for peer in self.nodes:
-            if peer is not node and peer.up:
-                self.connect(node, peer)
-        self.clients.arrive(node)
-
-    def _haunt(self, node: Node, life: object, ghost: Receive) -> None:
-        if node.up and node.life == life:
-            node.put(ghost)
 
     def _crash_one(self, candidates: list[Node], lasts_us: int) -> None:
         down = sum(not node.up for node in self.nodes)
@@ -292,7 +165,7 @@ class World:
     # -- the end
 
     def _heal(self) -> None:
-        self._healed = True
+        self._healed = self.measured = True
         self.trace.line(f"{self.now_us} heals")
         self._network.heal()
         self.sync_us, self.stuck = min(self.sync_us, 1_000), 0.0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from epaxos.storage.interface import WriteGroup
-    from epaxos.testing.loop import World
+    from epaxos.testing.stage import Stage
 
 _MILLION: Final = 1_000_000
 _CONSUMES: Final = 0.01
@@ -38,7 +38,7 @@ class RecordingMachine(BatchMachine):
     """The machine, and a record of what it ran. A read that was answered without being ordered is nobody's history but
     its client's."""
 
-    def __init__(self, world: World, life: Life, inner: BatchMachine, ordered: set[BatchNumber]) -> None:
+    def __init__(self, world: Stage, life: Life, inner: BatchMachine, ordered: set[BatchNumber]) -> None:
         self._ordered = ordered
         self._world = world
         self._life = life
@@ -64,7 +64,7 @@ class RecordingMachine(BatchMachine):
 class WatchedExecutor:
     """The executor, and somebody who looks at every decision it is told of."""
 
-    def __init__(self, world: World, life: Life, inner: Executor) -> None:
+    def __init__(self, world: Stage, life: Life, inner: Executor) -> None:
         self._hooks = world.watch.decided
         self.ordered: set[BatchNumber] = set()
         """The names of the batches it was told of."""
@@ -107,7 +107,7 @@ class Node:
     executor: WatchedExecutor
     machine: BatchMachine
 
-    def __init__(self, world: World, me: ReplicaId) -> None:
+    def __init__(self, world: Stage, me: ReplicaId) -> None:
         self.me = me
         self.up = False
         self.life = Life(me, 0)

@@ -1,0 +1,185 @@
+"""A stage for whole engines in virtual time: a heap of events, the links between replicas, and their lives.
+
+What happens on it is up to a subclass: the hostile world of `loop`, or a calm one on which something is measured. It
+sets `record` and `watch` before the first replica starts.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from epaxos import messages
+from epaxos.ids import ReplicaId
+from epaxos.machines.interface import BatchMachine
+from epaxos.messages import Message
+from epaxos.protocols.interface import PeerDown, PeerUp, Receive, Rtt
+from epaxos.protocols.registry import Factory
+from epaxos.testing import faults
+from epaxos.testing.faults import Swarm
+from epaxos.testing.forks import Forks, between, chance
+from epaxos.testing.invariants import Watch
+from epaxos.testing.network import Network
+from epaxos.testing.node import Node
+from epaxos.testing.record import Life, Record, Violation
+from epaxos.testing.trace import Trace
+
+
+class Stage:
+    """The replicas `nodes`, none of them up yet, and all that is between them."""
+
+    record: Record
+    watch: Watch
+
+    def __init__(
+        self, build: Factory, *, forks: Forks, swarm: Swarm, make_machine: Callable[[], BatchMachine], trace: Trace
+    ) -> None:
+        self.n = n = len(swarm.delay_us)
+        self.build = build
+        self.make_machine = make_machine
+        self.trace = trace
+        self.forks = forks
+        self.swarm = swarm
+        self.now_us = 0
+        self.sync_us = swarm.sync_us
+        self.stuck = swarm.stuck
+        self.loses_writes = faults.LOST_WRITES in swarm.kinds
+        self.measured = swarm.measured
+        """Do replicas learn the round trips of links that come up from now on?"""
+        self.delivered: Counter[str] = Counter()
+        """Messages that arrived, by their type."""
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._ties = 0
+        self._ticks = 0
+        self._link_rng = forks["links"]
+        self._network = Network(n, swarm, forks["net"])
+        self._breaks = [[0] * n for _ in range(n)]
+        self._ghosts: list[list[Receive]] = [[] for _ in range(n)]
+        self.nodes = [Node(self, me) for me in range(n)]
+
+    # -- time
+
+    def at(self, at_us: int, what: Callable[..., None], *args: Any) -> None:
+        """Call `what(*args)` at that moment of simulated time."""
+        self._ties += 1
+        heapq.heappush(self._heap, (at_us, self._ties, what, args))
+
+    def after(self, delay_us: int, what: Callable[..., None], *args: Any) -> None:
+        """Call `what(*args)` after that time."""
+        self.at(self.now_us + delay_us, what, *args)
+
+    def tick(self) -> int:
+        """A number greater than all before: the times of a history, no two of which are equal."""
+        self._ticks += 1
+        return self._ticks
+
+    def advance(self, until_us: int) -> bool:
+        """Let the next event happen, if there is one by then."""
+        if not self._heap or self._heap[0][0] > until_us:
+            return False
+        self.now_us, _, what, args = heapq.heappop(self._heap)
+        what(*args)
+        return True
+
+    # -- messages
+
+    def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
+        """`message` leaves `source` for each of `peers`."""
+        for hook in self.watch.sent:
+            hook(source.life, message)
+        if self.trace.verbose:
+            self.trace.detail(f"{source.life} sends {message} to {peers}")
+        if self.swarm.codec and messages.TABLE.get(getattr(message, "code", -1)) is type(message):
+            decoded = messages.decode(*messages.encode(message), self.n)
+            if decoded != message:
+                raise Violation("codec", f"{message} became {decoded}")
+            message = decoded
+        for peer in peers:
+            target = self.nodes[peer]
+            for at_us in self._network.arrivals(source.me, peer, self.now_us):
+                breaks = self._breaks[source.me][peer]
+                self.at(at_us, self._arrive, source.me, target, message, target.life, breaks)
+
+    def _arrive(self, source: ReplicaId, target: Node, message: Message, life: object, breaks: int) -> None:
+        if breaks != self._breaks[source][target.me]:
+            return
+        received = Receive(peer=source, message=message)
+        haunted = faults.GHOSTS in self.swarm.kinds
+        if not target.up:
+            if haunted and chance(self._link_rng, 0.5):
+                self._ghosts[target.me].append(received)
+            return
+        if life != target.life and not haunted:
+            return
+        name = type(message).__name__
+        self.delivered[name] += 1
+        self.trace.line(f"{self.now_us} {source}>{target.me} {name}")
+        target.put(received)
+
+    # -- links
+
+    def connect(self, a: Node, b: Node) -> None:
+        """Bring up the link between two replicas, if it can be, and tell both."""
+        handshake_us = self._network.rtt_us(a.me, b.me) + between(self._link_rng, 0, 5_000)
+        self.after(handshake_us, self._connected, a, a.life, b, b.life)
+
+    def _connected(self, a: Node, a_life: object, b: Node, b_life: object) -> None:
+        if not (a.up and b.up and a.life == a_life and b.life == b_life):
+            return
+        if self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me):
+            return
+        for node, peer in ((a, b), (b, a)):
+            if peer.me in node.linked:
+                node.put(PeerDown(peer=peer.me))
+            node.linked.add(peer.me)
+            node.put(PeerUp(peer=peer.me))
+            if self.measured:
+                node.put(Rtt(peer=peer.me, rtt_us=self._network.rtt_us(node.me, peer.me)))
+
+    def _disconnect(self, a: Node, b: Node, b_life: object) -> None:
+        """Tell `a` that its link to `b` is down, unless it came up again."""
+        unreachable = self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me)
+        gone = not b.up or b.life != b_life
+        if a.up and b.me in a.linked and (unreachable or gone):
+            a.put(PeerDown(peer=b.me))
+
+    # -- lives
+
+    def kill(self, node: Node, lasts_us: int) -> None:
+        """This replica dies, and comes back after that time."""
+        life = node.life
+        node.crash()
+        self.died(life)
+        for peer in self.nodes:
+            if life.replica in peer.linked:
+                silence_us = 0 if chance(self._link_rng, 0.3) else self.swarm.down_after_us
+                self.after(silence_us, self._disconnect, peer, node, life)
+        self.after(lasts_us, self.restart, node)
+
+    def restart(self, node: Node) -> None:
+        """Begin the next life of a replica that is down."""
+        if node.up:
+            return
+        node.start()
+        self.trace.line(f"{self.now_us} {node.life} starts")
+        ghosts, self._ghosts[node.me] = self._ghosts[node.me], []
+        for ghost in ghosts:
+            self.after(between(self._link_rng, 0, 20_000), self._haunt, node, node.life, ghost)
+        for peer in self.nodes:
+            if peer is not node and peer.up:
+                self.connect(node, peer)
+        self.born(node)
+
+    def _haunt(self, node: Node, life: object, ghost: Receive) -> None:
+        if node.up and node.life == life:
+            node.put(ghost)
+
+    # -- what a subclass makes of it
+
+    def born(self, node: Node) -> None:
+        """A replica has begun a life."""
+
+    def died(self, life: Life) -> None:
+        """That life is over."""
