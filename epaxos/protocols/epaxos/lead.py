@@ -24,6 +24,8 @@ class Leading:
 
     deadline_us: int
     sent_us: int
+    resent: int = 0
+    """How often it was sent again."""
     lead0: bool = True
     """May still act for ballot 0. Ends when any ballot > 0 is joined, and with the incarnation."""
     hurry: bool = False
@@ -43,7 +45,7 @@ class Lead:
         self.slow = 0
         self.resubmitted = 0
         self.open: dict[InstanceId, None] = {}
-        """Own undecided ids, those sent longest ago first."""
+        """Own undecided ids, oldest first."""
         self._again: deque[tuple[Batch, int]] = deque()
         self._deadlines: dict[BatchNumber, int] = {}
 
@@ -94,6 +96,7 @@ class Lead:
         leading = instance.lead
         if leading is not None and instance.ack_dep is not None:
             leading.acks[self.state.me] = instance.ack_dep
+            leading.sent_us = self.state.now.mono_us  # only now did the gate let PreAccept go
             self._check(instance)
 
     def on_preaccept_ok(self, peer: ReplicaId, message: PreAcceptOK) -> None:
@@ -189,19 +192,15 @@ class Lead:
     # -- links lose
 
     def retransmit(self) -> None:
-        """Send again what was not answered for a round trip; at most the window's worth."""
+        """Send again what was not answered for a round trip, then for two, …; at most the window's worth."""
         state = self.state
-        overdue = state.now.mono_us - state.round_trip_us()
-        for id_ in list(self.open):
+        for id_ in self.open:
             instance = state.live[id_]
-            if instance.lead is None or not instance.lead.lead0:
-                continue
-            if instance.lead.sent_us > overdue:
-                break
-            del self.open[id_]
-            self.open[id_] = None
-            instance.lead.sent_us = state.now.mono_us
-            self._send_again(instance, state.others)
+            leading = instance.lead
+            if leading is not None and leading.lead0 and state.is_overdue(leading.sent_us, leading.resent):
+                leading.sent_us = state.now.mono_us
+                leading.resent += 1
+                self._send_again(instance, state.others)
 
     def link_up(self, peer: ReplicaId) -> None:
         """What was in flight to `peer` may be lost: send it again now rather than after a timeout."""
@@ -211,8 +210,11 @@ class Lead:
                 self._send_again(instance, (peer,))
 
     def _send_again(self, instance: Instance, peers: tuple[ReplicaId, ...]) -> None:
+        if not self.state.may_send_again(instance):
+            return
         if instance.phase is Phase.ACC:
             vote.ask_again(self.state, instance, peers)
         else:
             acks = instance.lead.acks
-            self.state.send(tuple(p for p in peers if p not in acks), self._preaccept(instance))
+            peers = tuple(p for p in peers if p not in acks)
+            self.state.send(peers, self._preaccept(instance), after=instance.mark)

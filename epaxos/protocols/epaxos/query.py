@@ -19,7 +19,8 @@ ANSWERS_MAX: Final = 1024
 """Commits sent for one query; what is beyond them is asked for again."""
 ANSWER_BYTES_MAX: Final = 4 << 20
 SWEEPS_TO_OPEN_END: Final = 8
-"""Every so many sweeps the query has an open end, for slots of which nothing was ever heard."""
+"""Every so many sweeps the query has an open end, for slots of which nothing was ever heard. A lane whose first gap
+stays what it was is asked about in ever fewer sweeps, down to these: what is not decided cannot be told."""
 
 
 class Query:
@@ -32,6 +33,8 @@ class Query:
         """id that is waited for -> (when it may be asked for again, times asked)"""
         self._settled = [0] * state.n
         """Per lane, the highest slot heard of one sweep ago: old enough that its Commit is not simply under way."""
+        self._swept: list[tuple[int, int, int]] = [(0, 0, 0)] * state.n
+        """Per lane: the decided watermark when it was asked about, sweeps since then, sweeps to let pass."""
 
     # -- asking
 
@@ -69,12 +72,29 @@ class Query:
         self.sweeps += 1
         open_end = self.sweeps % SWEEPS_TO_OPEN_END == 0
         for lane in range(state.n):
-            ranges = [SlotRange(lane, *gap) for gap in state.decided.gaps(lane, self._settled[lane], MAX_RANGES - 1)]
+            ranges: list[SlotRange] = []
+            if self._is_worth_asking(lane) or open_end:
+                gaps = state.decided.gaps(lane, self._settled[lane], MAX_RANGES - 1)
+                ranges = [SlotRange(lane, *gap) for gap in gaps]
             if open_end and len(ranges) < MAX_RANGES and lane != state.me:
                 ranges.append(SlotRange(lane, self._settled[lane] + 1, MAX_SLOT))
             if ranges:
                 self._ask(self._whom(lane, self.sweeps // SWEEPS_TO_OPEN_END if open_end else 0), ranges)
             self._settled[lane] = state.highest[lane]
+
+    def _is_worth_asking(self, lane: int) -> bool:
+        """Is there a gap, and is it new, or has it been left alone long enough? Counts the sweeps."""
+        low = self.state.decided.low[lane]
+        if low >= self._settled[lane]:
+            return False
+        asked_low, passed, pause = self._swept[lane]
+        if low != asked_low:
+            passed = pause = 0
+        if passed < pause:
+            self._swept[lane] = (low, passed + 1, pause)
+            return False
+        self._swept[lane] = (low, 0, min(2 * pause + 1, SWEEPS_TO_OPEN_END - 1))
+        return True
 
     def catch_up(self, peer: ReplicaId) -> None:
         """A link came up: this replica may have been away. Ask this peer for everything beyond what is decided."""

@@ -39,6 +39,8 @@ class Recovery:
 
     ballot: Ballot
     sent_us: int
+    resent: int = 0
+    """How often it was sent again in this stage."""
     stage: Stage = Stage.EVIDENCE
     replies: dict[ReplicaId, RecoverOK] = field(default_factory=dict)
     patient: bool = True
@@ -53,6 +55,12 @@ class Recovery:
     validated: dict[ReplicaId, ValidateOK] = field(default_factory=dict)
     against: dict[InstanceId, bool] = field(default_factory=dict)
     """I: id -> is it committed somewhere."""
+
+    def enter(self, stage: Stage, now_us: int) -> None:
+        """Begin the next stage."""
+        self.stage = stage
+        self.sent_us = now_us
+        self.resent = 0
 
 
 class Recoverer:
@@ -142,7 +150,7 @@ class Recoverer:
             self._propose(instance, NOP, state.zero)
             return
         recovery.batch, recovery.dep, recovery.k = candidate
-        recovery.stage = Stage.VALIDATION
+        recovery.enter(Stage.VALIDATION, state.now.mono_us)
         recovery.quorum = frozenset(recovery.replies)
         answer = validate(state, instance, recovery.batch, recovery.dep, recovery.dep)
         if answer is not None:
@@ -188,17 +196,17 @@ class Recoverer:
         for answer in recovery.validated.values():
             for id_, committed in answer.invalid:
                 recovery.against[id_] = recovery.against.get(id_, False) or committed
-        recovery.stage = Stage.COMPETITORS
-        recovery.sent_us = state.now.mono_us
-        self._judge(instance)
-        if instance.recovery is recovery and recovery.stage is Stage.COMPETITORS:
+        recovery.enter(Stage.COMPETITORS, state.now.mono_us)
+        if not self._judge(instance):
             self._tell_waiting(instance)
 
-    def _judge(self, instance: Instance) -> None:
+    def _judge(self, instance: Instance) -> bool:
+        """Do the competitors allow a verdict? Then it is proposed."""
         recovery: Recovery = instance.recovery
         found = verdict.from_competitors(self.state, instance.id, recovery)
         if found is not None:
             self._propose(instance, *found)
+        return found is not None
 
     def _tell_waiting(self, instance: Instance) -> None:
         recovery: Recovery = instance.recovery
@@ -224,8 +232,7 @@ class Recoverer:
 
     def _propose(self, instance: Instance, payload: Payload, dep: Vector) -> None:
         recovery: Recovery = instance.recovery
-        recovery.stage = Stage.VOTES
-        recovery.sent_us = self.state.now.mono_us
+        recovery.enter(Stage.VOTES, self.state.now.mono_us)
         self.nops += payload is NOP
         self.state.note("recover", instance, "nop" if payload is NOP else "value")
         vote.propose(self.state, instance, recovery.ballot, payload, dep)
@@ -243,41 +250,49 @@ class Recoverer:
             instance.lead.lead0 = False
 
     def retransmit(self) -> None:
-        """Send again what was not answered for a round trip. A wait that lasts too long starts over with a fresh
-        ballot: a member of its quorum may have crashed since (W5, S7)."""
+        """Send again what was not answered for a round trip, then for two, …. A wait that lasts too long starts over
+        with a fresh ballot: a member of its quorum may have crashed since (W5, S7)."""
         state = self.state
-        overdue = state.now.mono_us - state.round_trip_us()
-        again: list[Instance] = []
+        patience_us = state.round_trip_us()
+        again: dict[tuple[ReplicaId, ...], list[Instance]] = {}
         stale: list[Instance] = []
         for id_ in list(self.active):
             instance = state.live.get(id_)
             recovery: Recovery | None = None if instance is None else instance.recovery
             if instance is None or recovery is None:
                 del self.active[id_]
-            elif recovery.stage is Stage.COMPETITORS and recovery.sent_us <= overdue - self.back_off_us(id_):
-                stale.append(instance)
-            elif recovery.sent_us <= overdue or recovery.stage is Stage.COMPETITORS:
+            elif recovery.stage is Stage.COMPETITORS:
+                if state.now.mono_us - recovery.sent_us >= patience_us + self.back_off_us(id_):
+                    stale.append(instance)
+                else:
+                    self._tell_waiting(instance)
+            elif state.is_overdue(recovery.sent_us, recovery.resent) and state.may_send_again(instance):
                 self._send_again(instance, recovery, again)
-        for message in _ranges(again):
-            state.send(state.others, message)
+        for peers, instances in again.items():
+            for message in _ranges(instances):
+                state.send(peers, message, after=max(instance.mark for instance in instances))
         self.start(stale)
 
-    def _send_again(self, instance: Instance, recovery: Recovery, again: list[Instance]) -> None:
-        if recovery.stage is Stage.COMPETITORS:
-            self._tell_waiting(instance)
-            return
+    def _send_again(
+        self, instance: Instance, recovery: Recovery, again: dict[tuple[ReplicaId, ...], list[Instance]]
+    ) -> None:
+        """To those who have not answered; a Recover goes into `again`, where it may become part of a range."""
         recovery.sent_us = self.state.now.mono_us
+        recovery.resent += 1
         if recovery.stage is Stage.VOTES:
             vote.ask_again(self.state, instance, self.state.others)
         elif recovery.stage is Stage.VALIDATION:
             self._ask_to_validate(instance)
         else:
-            again.append(instance)
+            silent = tuple(p for p in self.state.others if p not in recovery.replies)
+            again.setdefault(silent, []).append(instance)
 
     def back_off_us(self, id_: InstanceId) -> int:
-        """Doubles with every attempt: round trips may be longer than they were ever measured, and then a fixed pace
-        would have each recoverer outbid the others for ever."""
-        return self.state.round_trip_us() << min(self.attempts.get(id_, 0), BACK_OFF_MAX)
+        """Doubles with every attempt of one's own, and with every round of ballots: round trips may be longer than
+        they were ever measured, and then a fixed pace would have each recoverer outbid the others for ever."""
+        instance = self.state.live.get(id_)
+        rounds = 0 if instance is None else instance.bal // self.state.n
+        return self.state.round_trip_us() << min(max(self.attempts.get(id_, 0), rounds), BACK_OFF_MAX)
 
     def settled(self, id_: InstanceId) -> None:
         """A decision came: nothing is left to lead or to outbid."""

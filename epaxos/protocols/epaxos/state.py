@@ -40,6 +40,9 @@ from epaxos.quorums import quorums
 EPOCH: Final = 0
 """The only epoch until membership can change."""
 
+RESEND_DOUBLINGS_MAX: Final = 3
+"""Doublings of the time between two sendings of one message: a lost one is missed for eight round trips at most."""
+
 RECORD_VERSION: Final = 1
 
 
@@ -271,6 +274,12 @@ class State:
         if peers:
             self.effects.append(Send(peers=peers, message=message, after=after))
 
+    def may_send_again(self, instance: Instance) -> bool:
+        """Has the first sending left? While the record it rests on is under way to the disk, the gate still holds it,
+        and copies would only gather behind it. A copy rests on that record and on nothing newer: `after=instance.mark`.
+        """
+        return instance.mark <= self.durable
+
     def note(self, event: str, instance: Instance, detail: str = "") -> None:
         """For the trace and the counters."""
         self.effects.append(Note(event=event, id=instance.id, detail=detail, batch=instance.batch))
@@ -319,6 +328,11 @@ class State:
     def round_trip_us(self) -> int:
         """After how long an answer is overdue: beyond any measured round trip, and never below `retry_us`."""
         return max(self.retry_us, 2 * max(self.rtt_us))
+
+    def is_overdue(self, sent_us: int, resent: int) -> bool:
+        """Is it time to send something again? Ever later: the round trip may be longer than it was ever measured, and
+        copies that gather on a slow link make it slower."""
+        return self.now.mono_us - sent_us >= self.round_trip_us() << min(resent, RESEND_DOUBLINGS_MAX)
 
     def digest(self) -> bytes:
         """A hash of the durable and the deciding volatile state."""

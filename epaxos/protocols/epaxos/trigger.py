@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from epaxos.ids import InstanceId
+from epaxos.ids import Ballot, InstanceId
 from epaxos.protocols.epaxos.recover import Recoverer
 from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
 
@@ -30,8 +30,8 @@ class Trigger:
     def __init__(self, state: State, recoverer: Recoverer) -> None:
         self.state = state
         self.recoverer = recoverer
-        self._due: dict[InstanceId, int] = {}
-        """id -> when it is this replica's turn to recover it."""
+        self._due: dict[InstanceId, tuple[Ballot, int]] = {}
+        """id -> the ballot joined when this was worked out, and when it is this replica's turn to recover it."""
         self._stuck: list[tuple[int, int]] = [(0, 0)] * state.n
         """Per lane, the decided watermark and since when it stands there."""
 
@@ -75,16 +75,18 @@ class Trigger:
 
     def _my_turn(self, id_: InstanceId) -> bool:
         """A rank's worth of round trips after the first time; then backing off, with jitter: two recoverers must not
-        duel, and not in step."""
+        duel, and not in step. Whoever joins a ballot begins to wait anew: he gives its leader the time to finish."""
         state = self.state
-        if id_ not in self._due:
+        instance = state.live.get(id_)
+        ballot = 0 if instance is None else instance.bal
+        if id_ not in self._due or self._due[id_][0] != ballot:
             attempt = self.recoverer.attempts.get(id_, 0)
             wait_us = self._rank(id_, attempt) * state.round_trip_us()
-            if attempt:
+            if attempt or ballot:
                 back_off_us = self.recoverer.back_off_us(id_)
                 wait_us += back_off_us + state.rng.randrange(0, back_off_us)
-            self._due[id_] = state.now.mono_us + wait_us
-        if state.now.mono_us < self._due[id_]:
+            self._due[id_] = ballot, state.now.mono_us + wait_us
+        if state.now.mono_us < self._due[id_][1]:
             return False
         del self._due[id_]
         return True

@@ -29,7 +29,7 @@ def ask_again(state: State, instance: Instance, peers: tuple[ReplicaId, ...]) ->
     payload = instance.payload
     assert payload is not None
     message = Accept(id=instance.id, ballot=instance.abal, payload=payload, dep=instance.dep)
-    state.send(tuple(p for p in peers if p not in voted), message)
+    state.send(tuple(p for p in peers if p not in voted), message, after=instance.mark)
 
 
 def _vote(state: State, instance: Instance, ballot: Ballot, payload: Payload, dep: Vector) -> None:
