@@ -243,20 +243,23 @@ def sim(
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="Only those that every change is checked with.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), help="Only those of runs of this protocol.")
 @click.option(
     "--times", type=click.IntRange(min=1), default=3, show_default=True, help="Hunts of each, for the median."
 )
 @click.option("--seeds-max", type=click.IntRange(min=1), default=400, show_default=True, help="Seeds a hunt may take.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
 @json_option
-def mutants(names: Sequence[str], quick: bool, times: int, seeds_max: int, jobs: int, as_json: bool) -> int:
+def mutants(
+    names: Sequence[str], quick: bool, protocol: str | None, times: int, seeds_max: int, jobs: int, as_json: bool
+) -> int:
     """Put known bugs in on purpose, one at a time; fail when the simulator does not find one.
 
     Example: epaxos mutants --quick
     """
     from epaxos.commands import mutants as module
 
-    found = module.chosen(names, quick=quick)
+    found = module.chosen(names, quick=quick, protocol=protocol)
     return module.show(found, times=times, seeds_max=seeds_max, jobs=jobs, console=Console(as_json))
 
 

@@ -10,8 +10,9 @@ from epaxos.errors import ConfigError
 from epaxos.testing.mutants import MUTANTS, Hunt, Mutant, hunts, row
 
 
-def chosen(names: Sequence[str], *, quick: bool) -> tuple[Mutant, ...]:
-    """The mutants of these names, or all; with `quick` only those that are hunted for every change.
+def chosen(names: Sequence[str], *, quick: bool, protocol: str | None = None) -> tuple[Mutant, ...]:
+    """The mutants of these names, or all; with `quick` only those that are hunted for every change, with `protocol`
+    only those that are hunted in runs of that protocol.
 
     Raises ConfigError for a name that there is not.
     """
@@ -19,7 +20,13 @@ def chosen(names: Sequence[str], *, quick: bool) -> tuple[Mutant, ...]:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"no mutant {', '.join(unknown)}; known: {', '.join(known)}")
-    return tuple(each for each in MUTANTS if (not names or each.name in names) and (each.quick or not quick))
+    return tuple(
+        each
+        for each in MUTANTS
+        if (not names or each.name in names)
+        and (each.quick or not quick)
+        and (protocol is None or each.protocol == protocol)
+    )
 
 
 def show(mutants: tuple[Mutant, ...], *, times: int, seeds_max: int, jobs: int, console: Console) -> int:

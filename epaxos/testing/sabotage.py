@@ -3,7 +3,7 @@
     python sabotage.py '{"edits": [[module, old, new], …], "seeds": [first, last], "n": 5, "protocol": "epaxos"}'
 
 Run as a script, so that the edits are in place before anything of `epaxos` is imported. The first violation, or the
-end of the seeds, is printed as one line of JSON. `mutants.py` is the other end.
+end of the seeds, is printed as one line of JSON. `mutants/hunt.py` is the other end.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ def test_quick_mutants_die(mutant: Mutant) -> None:
     assert found.seed is not None and found.seeds == found.seed + 1
 
 
-def test_an_unknown_mutant_is_refused() -> None:
+def test_mutants_are_chosen_by_name_and_protocol_and_an_unknown_one_is_refused() -> None:
     with pytest.raises(ConfigError, match="no-such-bug"):
         chosen(["no-such-bug"], quick=False)
     assert [mutant.name for mutant in chosen(["applied-again"], quick=True)] == ["applied-again"]
+    assert {mutant.protocol for mutant in chosen([], quick=False, protocol="raft")} == {"raft"}

@@ -1,47 +1,14 @@
-"""Sabotage on purpose: every mutant is a bug that somebody really made, and must die in the seeds.
-
-A simulator that lets one live is not yet a simulator. `epaxos mutants` hunts them; each dies by what a run looks like
-from outside (agreement, order, linearizability, durability, liveness), never by a check beside the sabotage.
-"""
+"""Bugs in EPaxos: its rules, and the order of execution that follows its dependencies."""
 
 from __future__ import annotations
 
-import json
-import os
-import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-_SABOTAGE: Final = Path(__file__).with_name("sabotage.py")
+from epaxos.testing.mutants.base import Mutant
+
 _EPAXOS: Final = "epaxos.protocols.epaxos."
 
-HUNT_STRIDE: Final = 100_000
-"""Hunts of one mutant look at seeds this far apart, so that none of them meets a seed of another."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mutant:
-    """One bug: where it goes, and where it was seen."""
-
-    name: str
-    story: str
-    edits: tuple[tuple[str, str, str], ...]
-    """(module, the text that stands there exactly once, what stands there instead)"""
-    pure: bool = False
-    """The edit is in a pure twin, so the compiled one must not be used."""
-    protocol: str = "epaxos"
-    n: int = 5
-    quick: bool = False
-    """Is it hunted in every change's checks?"""
-
-
-MUTANTS: Final[tuple[Mutant, ...]] = (
+EPAXOS: Final[tuple[Mutant, ...]] = (
     Mutant(
         name="answer-before-saving",
         story="PreAcceptOK leaves before its record is durable; the voter forgets (S12; the original code's issue 28)",
@@ -81,19 +48,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
                 "            i.lead = Leading(deadline_us=0, sent_us=0)\n"
                 "            i.lead.acks[state.me] = i.ack_dep\n"
                 "            self.lead._deadlines[i.batch.name] = 0\n",
-            ),
-        ),
-        quick=True,
-    ),
-    Mutant(
-        name="half-a-component",
-        story="the apply mark of a component is cut in the middle, and the rest runs alone after a restart (S39)",
-        edits=(
-            (
-                "epaxos.applier",
-                "        groups, self._unrecorded = self._unrecorded, []\n",
-                "        groups, self._unrecorded = self._unrecorded, []\n"
-                "        groups = [*groups[:-1], groups[-1][: (len(groups[-1]) + 1) // 2]]\n",
             ),
         ),
         quick=True,
@@ -240,24 +194,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
         quick=True,
     ),
     Mutant(
-        name="applied-again",
-        story="after a restart what was applied from the apply marks is decided and applied a second time",
-        edits=(("epaxos.engine", "            self.executor.restore(ids)\n", ""),),
-        quick=True,
-    ),
-    Mutant(
-        name="a-timeout-is-a-failure",
-        story="a command that was proposed is reported as rejected when its deadline passes",
-        edits=(
-            (
-                "epaxos.admission",
-                'piece.fail(Unknown("proposed, and no result before the deadline"))',
-                'piece.fail(Rejected("deadline"))',
-            ),
-        ),
-        quick=True,
-    ),
-    Mutant(
         name="never-asks",
         story="a replica that missed decisions waits for somebody to tell it",
         edits=(
@@ -266,12 +202,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
             (_EPAXOS + "protocol", "        self.query.catch_up(event.peer)\n", ""),
             (_EPAXOS + "protocol", "Blocked: self._on_blocked,", "Blocked: lambda e: None,"),
         ),
-    ),
-    Mutant(
-        name="lazy-gate",
-        story="the gate lets through what waits for a save of the same turn",
-        edits=(("epaxos.gate", "        if after <= self._durable:", "        if after <= self._durable + 1:"),),
-        quick=True,
     ),
     Mutant(
         name="recomputed-answer",
@@ -314,75 +244,4 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
             ),
         ),
     ),
-    Mutant(
-        name="no-order-on-a-connection",
-        story="a pipelined command does not wait until its conflicting predecessor is decided (S43)",
-        edits=(
-            (
-                "epaxos.admission",
-                "        return any(conflicting(before.run, piece.run)"
-                " for before in self._streams.get(piece.stream, ()))",
-                "        return False",
-            ),
-        ),
-    ),
 )
-
-
-# ---------------------------------------------------------------------------------------------------------- the hunt
-
-
-@dataclass(frozen=True, slots=True)
-class Hunt:
-    """One hunt of one mutant."""
-
-    mutant: Mutant
-    seeds: int
-    """How many seeds were run, the killing one included."""
-    killed_by: str | None
-    """The violation, or None: it lives."""
-    seed: int | None
-    wall_s: float
-
-
-def hunt(mutant: Mutant, *, first: int, seeds_max: int) -> Hunt:
-    """Run seeds from `first` on in a sabotaged process, until one of them kills the mutant."""
-    begun = time.perf_counter()
-    task = {
-        "edits": mutant.edits,
-        "seeds": [first, first + seeds_max - 1],
-        "n": mutant.n,
-        "protocol": mutant.protocol,
-    }
-    environment = {**os.environ, "EPAXOS_PURE": "1"} if mutant.pure else dict(os.environ)
-    done = subprocess.run(
-        [sys.executable, str(_SABOTAGE), json.dumps(task)], env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"the hunt of {mutant.name} failed:\n{done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    seed = found["seed"]
-    tried = seeds_max if seed is None else seed - first + 1
-    return Hunt(mutant, tried, found["violation"], seed, time.perf_counter() - begun)
-
-
-def hunts(
-    mutants: tuple[Mutant, ...], *, times: int = 3, seeds_max: int = 400, jobs: int = 2
-) -> Iterator[tuple[Mutant, list[Hunt]]]:
-    """Hunt each mutant `times` times, in `jobs` processes; gives the hunts of each, in the order of the registry."""
-    with ThreadPoolExecutor(jobs) as pool:
-        under_way = [
-            (mutant, [pool.submit(hunt, mutant, first=i * HUNT_STRIDE, seeds_max=seeds_max) for i in range(times)])
-            for mutant in mutants
-        ]
-        for mutant, futures in under_way:
-            yield mutant, [future.result() for future in futures]
-
-
-def row(mutant: Mutant, found: list[Hunt]) -> tuple[str, str, str, str]:
-    """(name, verdict, median seeds to kill, what killed it) for a table."""
-    killed = [one for one in found if one.killed_by is not None]
-    if len(killed) < len(found):
-        return mutant.name, f"LIVES ({len(found) - len(killed)} of {len(found)})", f"> {found[0].seeds}", ""
-    invariants = sorted({str(one.killed_by).partition(":")[0] for one in killed})
-    return mutant.name, "dead", f"{statistics.median(one.seeds for one in killed):g}", ", ".join(invariants)

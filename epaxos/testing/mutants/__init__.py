@@ -1,0 +1,21 @@
+"""Sabotage on purpose: every mutant is a bug that somebody really made, and must die in the seeds.
+
+A simulator that lets one live is not yet a simulator. `epaxos mutants` hunts them; each dies by what a run looks like
+from outside (agreement, order, linearizability, durability, liveness), never by a check beside the sabotage.
+
+`epaxos.py` and `raft.py` hold the bugs of a protocol, `engine.py` those of what all protocols run on.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from epaxos.testing.mutants.base import Mutant
+from epaxos.testing.mutants.engine import ENGINE
+from epaxos.testing.mutants.epaxos import EPAXOS
+from epaxos.testing.mutants.hunt import HUNT_STRIDE, Hunt, hunt, hunts, row
+from epaxos.testing.mutants.raft import RAFT
+
+__all__ = ["MUTANTS", "Mutant", "Hunt", "HUNT_STRIDE", "hunt", "hunts", "row"]
+
+MUTANTS: Final[tuple[Mutant, ...]] = (*EPAXOS, *ENGINE, *RAFT)

@@ -1,0 +1,78 @@
+"""The hunt: seeds in a sabotaged process, until one of them kills the mutant."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from epaxos.testing.mutants.base import Mutant
+
+_SABOTAGE: Final = Path(__file__).parents[1] / "sabotage.py"
+
+HUNT_STRIDE: Final = 100_000
+"""Hunts of one mutant look at seeds this far apart, so that none of them meets a seed of another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """One hunt of one mutant."""
+
+    mutant: Mutant
+    seeds: int
+    """How many seeds were run, the killing one included."""
+    killed_by: str | None
+    """The violation, or None: it lives."""
+    seed: int | None
+    wall_s: float
+
+
+def hunt(mutant: Mutant, *, first: int, seeds_max: int) -> Hunt:
+    """Run seeds from `first` on in a sabotaged process, until one of them kills the mutant."""
+    begun = time.perf_counter()
+    task = {
+        "edits": mutant.edits,
+        "seeds": [first, first + seeds_max - 1],
+        "n": mutant.n,
+        "protocol": mutant.protocol,
+    }
+    environment = {**os.environ, "EPAXOS_PURE": "1"} if mutant.pure else dict(os.environ)
+    done = subprocess.run(
+        [sys.executable, str(_SABOTAGE), json.dumps(task)], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"the hunt of {mutant.name} failed:\n{done.stderr}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    seed = found["seed"]
+    tried = seeds_max if seed is None else seed - first + 1
+    return Hunt(mutant, tried, found["violation"], seed, time.perf_counter() - begun)
+
+
+def hunts(
+    mutants: tuple[Mutant, ...], *, times: int = 3, seeds_max: int = 400, jobs: int = 2
+) -> Iterator[tuple[Mutant, list[Hunt]]]:
+    """Hunt each mutant `times` times, in `jobs` processes; gives the hunts of each, in the order of the registry."""
+    with ThreadPoolExecutor(jobs) as pool:
+        under_way = [
+            (mutant, [pool.submit(hunt, mutant, first=i * HUNT_STRIDE, seeds_max=seeds_max) for i in range(times)])
+            for mutant in mutants
+        ]
+        for mutant, futures in under_way:
+            yield mutant, [future.result() for future in futures]
+
+
+def row(mutant: Mutant, found: list[Hunt]) -> tuple[str, str, str, str]:
+    """(name, verdict, median seeds to kill, what killed it) for a table."""
+    killed = [one for one in found if one.killed_by is not None]
+    if len(killed) < len(found):
+        return mutant.name, f"LIVES ({len(found) - len(killed)} of {len(found)})", f"> {found[0].seeds}", ""
+    invariants = sorted({str(one.killed_by).partition(":")[0] for one in killed})
+    return mutant.name, "dead", f"{statistics.median(one.seeds for one in killed):g}", ", ".join(invariants)
