@@ -21,7 +21,7 @@ from typing import Final
 from epaxos.command import MAX_ENTRIES, Batch, count_entries, is_barrier
 from epaxos.errors import Rejected, Unknown
 from epaxos.ids import BatchNumber
-from epaxos.packing import conflicting, cut_run, merge_runs, read_mask
+from epaxos.packing import conflicting, count_engine_entries, cut_run, merge_runs, read_mask
 from epaxos.submission import Limits, Submit, Waiter
 
 CLEAN: Final = 0
@@ -247,7 +247,8 @@ class Admission:
     def _seal(self, pieces: list[Piece], kind: int) -> Outstanding:
         self._number += 1
         name = BatchNumber(self._me, self._incarnation, self._number)
-        batch = Batch.of(name, pieces[0].run if len(pieces) == 1 else merge_runs([piece.run for piece in pieces]))
+        run = pieces[0].run if len(pieces) == 1 else merge_runs([piece.run for piece in pieces])
+        batch = Batch.of(name, run, count_engine_entries(run))
         outstanding = Outstanding(batch, pieces, kind == READS)
         for piece in pieces:
             self._leave(piece)

@@ -7,14 +7,16 @@
 
 `offset` points into the body, where the entry's key is followed by its payload, which ends where the next
 entry begins (or the body ends); offsets are monotone. A command is one entry, or several when it has several
-keys: every entry after the first carries `CONT`. Operations belong to the state machine, except `BARRIER_OP`.
+keys: every entry after the first carries `CONT`. Operations belong to the state machine, except those from
+`SESSION_OPEN_OP` on, which are the engine's own (`session.py`).
 
 **A batch** is a header and one run, and is the payload of one instance::
 
-    u8 version = 1 | u8 flags = 0 | u16 origin | u32 session rows = 0 | u64 incarnation | u64 number | run
+    u8 version = 1 | u8 flags = 0 | u16 origin | u32 engine entries | u64 incarnation | u64 number | run
 
 The origin fields name the batch for ever (`BatchNumber`): a reply finds its waiting client through them, whoever
-decided the batch. The session-row count is there so that exactly-once sessions are not a change of format.
+decided the batch. Engine entries are those with the engine's own operations: where there are some, the state machine is
+given what the session table lets through, without them.
 
 **Conflict** (protocol.md 1.2) is symmetric and a function of the two payloads alone: two commands conflict when
 they share a key hash, or one of them touches `WHOLE` the state, unless both only read. A collision of hashes is
@@ -48,8 +50,13 @@ OPTION_3: Final = 0x40
 OPTION_4: Final = 0x80
 """The upper four bits are modifiers of the operation; only the state machine knows what they mean."""
 
+SESSION_OPEN_OP: Final = 0xFD
+"""The operation of the command that opens a session; a state machine never sees it."""
+SESSION_OP: Final = 0xFE
+"""The operation of the last entry of a command of a session; a state machine never sees it."""
 BARRIER_OP: Final = 0xFF
-"""The operation of a Barrier: ordered against everything, no effect; a state machine never sees it."""
+"""The operation of a Barrier: ordered against everything; a state machine never sees it. Its payload, when it has one,
+is for the session table."""
 
 MAX_KEY_BYTES: Final = 0xFFFF
 MAX_ENTRIES: Final = 1 << 16
@@ -81,32 +88,39 @@ def is_barrier(run: bytes, at: int = 0) -> bool:
     return run[at + RUN_HEADER.size + ENTRY.size - 2] == BARRIER_OP
 
 
+def is_opening(run: bytes) -> bool:
+    """Does the sound run begin with the opening of a session?"""
+    return run[RUN_HEADER.size + ENTRY.size - 2] == SESSION_OPEN_OP
+
+
 class Batch:
     """The payload of one instance: immutable bytes, shared by the instance, the frame and the log record."""
 
-    __slots__ = ("data", "name")
+    __slots__ = ("data", "name", "engine_entries")
 
     data: bytes
     name: BatchNumber
+    engine_entries: int
+    """How many entries have one of the engine's own operations."""
 
     def __init__(self, data: bytes) -> None:
         """Parse the header of `data`. The run behind it is checked by `packing.check_batch` on receipt."""
         if len(data) < HEADER.size + RUN_HEADER.size:
             raise ProtocolError(f"batch of {len(data)} bytes is shorter than its header")
         version, flags, origin, sessions, incarnation, number = HEADER.unpack_from(data)
-        if version != VERSION or flags or sessions:
-            raise ProtocolError(
-                f"batch version {version}, flags {flags}, {sessions} session rows; this release knows {VERSION}, 0, 0"
-            )
+        if version != VERSION or flags:
+            raise ProtocolError(f"batch version {version}, flags {flags}; this release knows {VERSION}, 0")
         self.data = data
         self.name = BatchNumber(origin, incarnation, number)
+        self.engine_entries = sessions
 
     @classmethod
-    def of(cls, name: BatchNumber, run: bytes) -> Batch:
-        """The batch that `name`s this run."""
+    def of(cls, name: BatchNumber, run: bytes, engine_entries: int = 0) -> Batch:
+        """The batch that `name`s this run, which has so many engine entries (`packing.count_engine_entries`)."""
         batch = cls.__new__(cls)
         batch.name = name
-        batch.data = HEADER.pack(VERSION, 0, name.origin, 0, name.incarnation, name.number) + run
+        batch.data = HEADER.pack(VERSION, 0, name.origin, engine_entries, name.incarnation, name.number) + run
+        batch.engine_entries = engine_entries
         return batch
 
     @property
@@ -118,6 +132,11 @@ class Batch:
     def is_barrier(self) -> bool:
         """A Barrier stands alone in its batch."""
         return is_barrier(self.data, HEADER.size)
+
+    @property
+    def barrier_payload(self) -> bytes:
+        """What the Barrier has to say to the session table."""
+        return self.data[HEADER.size + RUN_HEADER.size + ENTRY.size :]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Batch) and self.data == other.data

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count, islice
 from typing import Any
 
 from epaxos.admission import Admission, Outstanding
 from epaxos.applier import Applier
-from epaxos.command import Batch
+from epaxos.command import Batch, is_opening
+from epaxos.errors import Rejected, Unknown
 from epaxos.execution.interface import Executor
 from epaxos.gate import Gate, Timers
+from epaxos.idle import IdleSessions
 from epaxos.ids import ReplicaId
 from epaxos.log import LogEntry as LogEntry
 from epaxos.machines.interface import BatchMachine
@@ -48,10 +51,24 @@ from epaxos.protocols.interface import (
     Start,
     Wake,
 )
+from epaxos.session import Ended, SessionId, end_run
 from epaxos.storage.interface import WriteGroup
 from epaxos.submission import DEFAULT_LIMITS, Cancel as Cancel, Limits as Limits, Submit as Submit, Waiter as Waiter
 
 Input = Submit | Cancel | Receive | Durable | PeerUp | PeerDown | Rtt
+
+
+class _Nobody:
+    """Waits for what the engine proposes by itself."""
+
+    def reply(self, first: int, count: int, data: bytes) -> None:
+        """See `Waiter`."""
+
+    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
+        """See `Waiter`."""
+
+
+_NOBODY = _Nobody()
 
 
 @dataclass(slots=True)
@@ -108,6 +125,8 @@ class Engine:
         self._learned = False
         """Was anything learned since the executor was last asked what may run?"""
         self._serving: list[Serve] = []
+        self._idle = IdleSessions(me, limits.session_idle_ms * 1_000)
+        self._session_numbers = count(1)
         self._started = False
         self._blocked_at_us: int | None = None
         self._perform: dict[type, Callable[[Any], None]] = {
@@ -144,6 +163,8 @@ class Engine:
             self._step(Wake(timer=timer))
         self._execute()
         self.admission.expire(now.mono_us)
+        self._follow_sessions()
+        self._end(self._idle.due(now.mono_us))
         self._propose()
         self._report_blocked()
         out.write = self._gate.flush(now.mono_us, self.applier)
@@ -156,7 +177,7 @@ class Engine:
         if isinstance(item, Receive):
             self._step(item)
         elif isinstance(item, Submit):
-            self.admission.submit(self._now.mono_us, item)
+            self._submit(item)
         elif isinstance(item, Durable):
             mark = self._gate.durable(item.mark, self.applier)
             if mark is not None:
@@ -175,6 +196,39 @@ class Engine:
                 self._out.sends.append((released.peers, released.message))
             else:
                 self._decide(released)
+
+    # -- sessions
+
+    def new_session(self) -> SessionId:
+        """A name for a session to open: no other replica gives it, nor this one again."""
+        return SessionId(self.me, self.incarnation, next(self._session_numbers))
+
+    def _submit(self, submit: Submit) -> None:
+        """Queue a run. When there are too many sessions for one more, an idle one goes, and the caller tries again."""
+        sessions = self.applier.sessions
+        if len(sessions) >= self.limits.sessions and is_opening(submit.run):
+            submit.waiter.fail(0, submit.count, Rejected("busy", f"{len(sessions)} sessions are open"))
+            self._follow_sessions()
+            self._end(self._idle.evictable(self._now.mono_us))
+        else:
+            self.admission.submit(self._now.mono_us, submit)
+
+    def _follow_sessions(self) -> None:
+        """Take note of which sessions were active since this was last done."""
+        sessions = self.applier.sessions
+        for session in sessions.touched():
+            if session in sessions:
+                self._idle.touch((session,), self._now.mono_us)
+            else:
+                self._idle.forget((session,))
+
+    def _end(self, idle: list[SessionId]) -> None:
+        """Propose to end these, unless they go on meanwhile."""
+        if idle:
+            now_us = self._now.mono_us
+            run = end_run(Ended(session, self.applier.sessions.last(session)) for session in idle)
+            self.admission.submit(now_us, Submit(_NOBODY, 0, run, 1, now_us + self.limits.session_idle_ms * 1_000))
+            self._idle.touch(idle, now_us)
 
     # -- effects
 
@@ -224,9 +278,11 @@ class Engine:
     def _apply(self, batch: Batch) -> None:
         outstanding = self.admission.answered(batch.name)
         if outstanding is None:
-            self.applier.apply(batch, ())
-            return
-        self._answer(outstanding, batch)
+            self.applier.execute(batch)
+        elif batch.engine_entries:
+            self._answer_each(outstanding, batch)
+        else:
+            self._answer(outstanding, batch)
 
     def _answer(self, outstanding: Outstanding, batch: Batch) -> None:
         pieces = outstanding.pieces
@@ -236,6 +292,20 @@ class Engine:
             waiter, piece.waiter = piece.waiter, None
             if waiter is not None:
                 waiter.reply(piece.first, piece.count, data)
+
+    def _answer_each(self, outstanding: Outstanding, batch: Batch) -> None:
+        """Command by command: the session table may have refused some of them."""
+        outcomes = iter(self.applier.apply_judged(batch))
+        self._measure(self._out.executions, outstanding)
+        for piece in outstanding.pieces:
+            waiter, piece.waiter = piece.waiter, None
+            for at, outcome in enumerate(islice(outcomes, piece.count), piece.first):
+                if waiter is None:
+                    continue
+                if isinstance(outcome, bytes):
+                    waiter.reply(at, 1, outcome)
+                else:
+                    waiter.fail(at, 1, outcome)
 
     def _serve(self) -> None:
         """Answer the reads whose point in the order has been reached."""
@@ -269,7 +339,10 @@ class Engine:
             self._step(Blocked(ids=self.executor.missing()))
 
     def _wake_us(self) -> int | None:
-        wakes = (self._timers.next_us(), self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us)
+        wakes = (
+            *(self._timers.next_us(), self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us),
+            self._idle.wake_us(),
+        )
         return min((wake for wake in wakes if wake is not None), default=None)
 
     # -- views, and the end
@@ -287,6 +360,7 @@ class Engine:
             "in_flight": self.admission.undecided,
             "pending": self.admission.commands,
             "credit": self.admission.credit,
+            "sessions": len(self.applier.sessions),
         }
 
     def shut(self) -> None:

@@ -14,7 +14,12 @@ class EpaxosError(Exception):
 class Rejected(EpaxosError):
     """The command was certainly not applied, and never will be. `reason` is a stable word."""
 
-    REASONS = frozenset({"busy", "closed", "deadline", "too_large", "malformed", "no_quorum", "not_voting"})
+    REASONS = frozenset(
+        {
+            *("busy", "closed", "deadline", "too_large", "malformed", "no_quorum", "not_voting"),
+            *("session_closed", "out_of_order"),
+        }
+    )
 
     def __init__(self, reason: str, detail: str = "") -> None:
         if reason not in self.REASONS:

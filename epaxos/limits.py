@@ -223,6 +223,20 @@ class LimitsConfig:
         too_small="an absent peer is called many times a second",
         too_large="a returned peer is noticed that much later",
     )
+    sessions: int = _limit(
+        10_000,
+        Range(1, 1 << 20, "sessions"),
+        bounds="sessions of the cluster, all replicas together; a further one is refused until an idle one has ended",
+        too_small="clients are told BUSY when they open a session",
+        too_large="memory at every replica for the results of clients that never come back",
+    )
+    session_idle_ms: int = _limit(
+        3_600_000,
+        Range(100, 30 * 86_400_000, "milliseconds"),
+        bounds="how long a session without a command is kept; with too many sessions, a tenth of that",
+        too_small="a client that pauses finds its session closed, and an unknown outcome stays unknown",
+        too_large="sessions of clients that never come back stay",
+    )
     map_bytes: int = _limit(
         1 << 36,
         Range(16 * _MIB, 1 << 46, "bytes"),

@@ -26,6 +26,7 @@ from epaxos.command import (
     READ,
     RESERVED,
     RUN_HEADER,
+    SESSION_OPEN_OP,
     WHOLE,
     Batch,
     Command,
@@ -125,8 +126,11 @@ def py_check_run(run: bytes, at: int = 0) -> int:
 
 def py_check_batch(data: bytes) -> int:
     """The number of commands of a batch of any origin; ProtocolError names what is unsound."""
-    Batch(data)
-    return py_check_run(data, HEADER.size)
+    batch = Batch(data)
+    commands = py_check_run(data, HEADER.size)
+    if batch.engine_entries != py_count_engine_entries(data, HEADER.size):
+        raise ProtocolError(f"the header announces {batch.engine_entries} engine entries, and the run has others")
+    return commands
 
 
 # --------------------------------------------------------------------------------------------- packing and unpacking
@@ -200,9 +204,9 @@ def py_decode_run(run: bytes, at: int = 0) -> list[Command]:
     return [tuple(command) for command in commands]
 
 
-def barrier_run() -> bytes:
-    """The run of a Barrier: ordered against everything, without any effect."""
-    return RUN_HEADER.pack(1, 0) + ENTRY.pack(0, 0, 0, BARRIER_OP, WHOLE)
+def barrier_run(payload: bytes = b"") -> bytes:
+    """The run of a Barrier: ordered against everything. `payload` is for the session table."""
+    return RUN_HEADER.pack(1, len(payload)) + ENTRY.pack(0, 0, 0, BARRIER_OP, WHOLE) + payload
 
 
 # ----------------------------------------------------------------------------------------------- merging and cutting
@@ -246,12 +250,38 @@ def py_cut_run(run: bytes, first: int, count: int, at: int = 0) -> bytes:
     return b"".join((RUN_HEADER.pack(high - low, end - base), *table, run[body + base : body + end]))
 
 
+def without_engine_entries(run: bytes, keep: Sequence[bool], at: int = 0) -> bytes:
+    """The commands that `keep` says (one word a command), without their engine entries; hashes stay as they are.
+
+    Raises ValueError when nothing is left, or `keep` speaks of another number of commands.
+    """
+    n, body_bytes = _frame(run, at)
+    body = at + RUN_HEADER.size + n * ENTRY.size
+    entries = list(walk(run, at))
+    ends = [entry[1] for entry in entries[1:]] + [body_bytes]
+    table, parts, base, command = [], [], 0, -1
+    for (hash_, offset, key_bytes, op, flags), end in zip(entries, ends, strict=True):
+        command += not flags & CONT
+        if command < len(keep) and keep[command] and op < SESSION_OPEN_OP:
+            table.append(ENTRY.pack(hash_, base, key_bytes, op, flags))
+            parts.append(run[body + offset : body + end])
+            base += end - offset
+    if command + 1 != len(keep) or not table:
+        raise ValueError(f"{sum(keep)} of {len(keep)} commands of a run of {command + 1}")
+    return b"".join((RUN_HEADER.pack(len(table), base), *table, *parts))
+
+
 # ----------------------------------------------------------------------------------------------------------- looking
 
 
 def py_count_commands(run: bytes, at: int = 0) -> int:
     """How many commands the run holds."""
     return sum(i == 0 or not entry[4] & CONT for i, entry in enumerate(walk(run, at)))
+
+
+def py_count_engine_entries(run: bytes, at: int = 0) -> int:
+    """How many entries have one of the engine's own operations."""
+    return sum(op >= SESSION_OPEN_OP for _, _, _, op, _ in walk(run, at))
 
 
 def py_read_mask(run: bytes, at: int = 0) -> bytes:
@@ -300,6 +330,7 @@ decode_run = choose("batch", "decode_run", py_decode_run)
 merge_runs = choose("batch", "merge_runs", py_merge_runs)
 cut_run = choose("batch", "cut_run", py_cut_run)
 count_commands = choose("batch", "count_commands", py_count_commands)
+count_engine_entries = choose("batch", "count_engine_entries", py_count_engine_entries)
 read_mask = choose("batch", "read_mask", py_read_mask)
 count_touching = choose("batch", "count_touching", py_count_touching)
 conflicting = choose("batch", "conflicting", py_conflicting)

@@ -52,6 +52,8 @@ class Limits(NamedTuple):
     pending_bytes: int = 1 << 26
     lazy_us: int = 50_000
     blocked_us: int = 20_000
+    sessions: int = 10_000
+    session_idle_ms: int = 3_600_000
 
 
 DEFAULT_LIMITS: Final = Limits()

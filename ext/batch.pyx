@@ -18,6 +18,7 @@ from layout cimport (
     READ,
     RESERVED,
     RUN_HEADER,
+    SESSION_OPEN_OP,
     WHOLE,
     Entry,
     body_bytes,
@@ -33,7 +34,7 @@ from layout cimport (
 from siphash cimport siphash
 
 from epaxos.command import Batch, Entry as CommandEntry
-from epaxos.errors import Rejected
+from epaxos.errors import ProtocolError, Rejected
 
 
 # ---------------------------------------------------------------------------------------------------------- checking
@@ -70,8 +71,11 @@ def check_run(bytes run not None, Py_ssize_t at=0):
 
 def check_batch(bytes data not None):
     """See `packing.py_check_batch`."""
-    Batch(data)
-    return checked(data, BATCH_HEADER)
+    batch = Batch(data)
+    cdef int64_t commands = checked(data, BATCH_HEADER)
+    if batch.engine_entries != engine_entries(framed(data, BATCH_HEADER)):
+        raise ProtocolError(f"the header announces {batch.engine_entries} engine entries, and the run has others")
+    return commands
 
 
 # ------------------------------------------------------------------------------------------- packing and unpacking
@@ -294,6 +298,21 @@ cdef uint32_t commands_in(const unsigned char *run) noexcept nogil:
 def count_commands(bytes run not None, Py_ssize_t at=0):
     """See `packing.py_count_commands`."""
     return commands_in(framed(run, at))
+
+
+cdef int64_t engine_entries(const unsigned char *run) noexcept nogil:
+    """How many entries have one of the engine's own operations."""
+    cdef uint32_t n = entry_count(run), i
+    cdef const Entry *table = entry_table(run)
+    cdef int64_t found = 0
+    for i in range(n):
+        found += table[i].op >= SESSION_OPEN_OP
+    return found
+
+
+def count_engine_entries(bytes run not None, Py_ssize_t at=0):
+    """See `packing.py_count_engine_entries`."""
+    return engine_entries(framed(run, at))
 
 
 def read_mask(bytes run not None, Py_ssize_t at=0):

@@ -39,6 +39,7 @@ cdef enum:
     CONT = 0x02
     WHOLE = 0x04
     RESERVED = 0x08
+    SESSION_OPEN_OP = 0xFD
     BARRIER_OP = 0xFF
 
     MAX_KEY_BYTES = 0xFFFF

@@ -25,6 +25,7 @@ from epaxos.command import (
     READ,
     RESERVED,
     RUN_HEADER,
+    SESSION_OP,
     WHOLE,
     Batch,
     Command,
@@ -146,7 +147,8 @@ def test_decoding_undoes_encoding(twin: Any, commands: list[Command]) -> None:
 @both
 @given(run=RUNS)
 def test_a_batch_is_read_in_place(twin: Any, run: bytes) -> None:
-    data, at = Batch.of(NAME, run).data, HEADER.size
+    data, at = Batch.of(NAME, run, twin.count_engine_entries(run)).data, HEADER.size
+    assert twin.count_engine_entries(data, at) == PURE.count_engine_entries(run)
     assert twin.check_batch(data) == twin.check_run(data, at) == twin.check_run(run)
     assert twin.decode_run(data, at) == twin.decode_run(run)
     assert twin.count_commands(data, at) == twin.count_commands(run)
@@ -215,6 +217,26 @@ def test_a_batch_header_of_another_version_is_refused(twin: Any) -> None:
         twin.check_batch(b"\x02" + data[1:])
     with pytest.raises(ProtocolError, match="shorter than its header"):
         twin.check_batch(data[: HEADER.size])
+
+
+@both
+def test_a_batch_announces_its_engine_entries(twin: Any) -> None:
+    for run, own in ((packing.barrier_run(b"payload"), 1), (packed((0, 0, SESSION_OP, 0), (0, 0, 1, CONT)), 1)):
+        assert twin.count_engine_entries(run) == own
+        assert twin.check_batch(Batch.of(NAME, run, own).data) == 1
+        with pytest.raises(ProtocolError, match="announces 0 engine entries"):
+            twin.check_batch(Batch.of(NAME, run).data)
+
+
+def test_engine_entries_are_taken_out_with_the_commands_that_do_not_count() -> None:
+    engine = Entry(SESSION_OP, READ, b"session", b"stamp")
+    a, b, c = (tuple(Entry(1, flags, key, b"value of " + key) for flags in (0, READ)) for key in (b"a", b"bb", b"ccc"))
+    run = PURE.encode_run(SECRET, [(*a, engine), b, (engine,), (*c, engine)])
+    assert packing.without_engine_entries(run, [True, True, False, True]) == PURE.encode_run(SECRET, [a, b, c])
+    assert packing.without_engine_entries(run, [False, False, False, True]) == PURE.encode_run(SECRET, [c])
+    for keep in ([False] * 4, [False, False, True, False], [True] * 5):
+        with pytest.raises(ValueError):
+            packing.without_engine_entries(run, keep)
 
 
 @both
