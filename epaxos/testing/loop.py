@@ -212,11 +212,11 @@ class World(Stage):
 
     def _judge(self) -> None:
         for node in self.nodes:
-            state = tuple(node.machine.save())
+            state = node.state()
             self.trace.line(f"{node.life} ends as {b''.join(state)!r} {node.engine.protocol.digest().hex()}")
         self.watch.finished(
             World_at_rest(
-                states={node.me: tuple(node.machine.save()) for node in self.nodes},
+                states={node.me: node.state() for node in self.nodes},
                 frontiers={node.me: node.executor.executed() for node in self.nodes},
                 waiting={node.me: node.executor.waiting() for node in self.nodes},
                 settled=self._at_rest,

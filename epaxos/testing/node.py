@@ -44,9 +44,10 @@ class RecordingMachine(BatchMachine):
         self._life = life
         self._inner = inner
         self._log = world.record.logs[life] = []
+        self.replaying = True
 
     def apply_batch(self, batch: Batch, spans: Sequence[int]) -> list[bytes]:
-        if spans and batch.name not in self._ordered:
+        if spans and batch.name not in self._ordered and not self.replaying:
             return self._inner.apply_batch(batch, spans)
         applied = self._world.record.unpack(batch)
         for hook in self._world.watch.applied:
@@ -105,7 +106,7 @@ class Node:
 
     engine: Engine
     executor: WatchedExecutor
-    machine: BatchMachine
+    machine: RecordingMachine
 
     def __init__(self, world: Stage, me: ReplicaId) -> None:
         self.me = me
@@ -173,6 +174,7 @@ class Node:
         )
         for _ in self.engine.replay():
             pass
+        self.machine.replaying = False
         self.up = True
         self._schedule(world.now_us)
 
@@ -255,6 +257,10 @@ class Node:
                 hook(self.life, entry.cursor, (entry.op, entry.keys, entry.payload))
             self._cursor = entry.cursor
             self.consumed += 1
+
+    def state(self) -> tuple[bytes, ...]:
+        """All that is replicated: the session table and the machine."""
+        return (self.engine.applier.sessions.save(), *self.machine.save())
 
     # -- the disk
 

@@ -157,16 +157,17 @@ class Record:
     """What each life executed, in order, with what it executed again at its start."""
     undecided: list[bytes] = field(default_factory=list)
     """Keys whose history was too entangled to be judged."""
-    _unpacked: dict[BatchNumber, Applied] = field(default_factory=dict)
+    _unpacked: dict[tuple[BatchNumber, int], Applied] = field(default_factory=dict)
+    """By name, and by whether it is the batch as it was ordered or as the machine saw it."""
 
     def unpack(self, batch: Batch) -> Applied:
         """The batch in its unpacked form. Raises Violation when its name was seen with other bytes."""
-        known = self._unpacked.get(batch.name)
+        known = self._unpacked.get((batch.name, batch.engine_entries))
         if known is None:
             commands = tuple(decode_run(batch.data, HEADER.size))
             refs = tuple(Ref(batch.name, place) for place in range(len(commands)))
             known = Applied(batch, refs, commands, tuple(map(touches, commands)))
-            self._unpacked[batch.name] = known
+            self._unpacked[batch.name, batch.engine_entries] = known
         elif known.batch.data != batch.data:
             raise Violation("agreement", f"{batch} and {known.batch} have the same name and different bytes")
         return known

@@ -18,6 +18,7 @@ from epaxos.machines.kv import INCREMENT, SET_GET, Op
 from epaxos.packing import encode_run
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 from epaxos.testing.record import Call, Form, Life, Outcome, Part, Violation
+from epaxos.testing.sessionload import SessionClient
 
 if TYPE_CHECKING:
     from epaxos.testing.loop import World
@@ -236,6 +237,7 @@ class Clients:
 
     def __init__(self, world: World, forks: Forks, batch_commands: int, fault_us: int) -> None:
         self.world = world
+        self.secret = SECRET
         self.rng = rng = forks["workload"]
         self.commands = Commands(forks["workload.commands"])
         self.total = between(rng, COMMANDS_MIN, COMMANDS_MAX)
@@ -243,10 +245,11 @@ class Clients:
         self._streams_each = between(rng, 1, 3)
         self.think_us = int(fault_us * world.n * self._streams_each / self.total * pick(rng, (0.2, 0.5, 1.0)))
         self._run_max = min(pick(rng, (1, 1, 3)), batch_commands)
-        self._deadline_us = log_between(rng, 50_000, 20_000_000)
+        self.deadline_us = log_between(rng, 50_000, 20_000_000)
         self._cancels = pick(rng, (0.0, 0.0, 0.05))
         self._streams: dict[Life, list[Stream]] = {}
         self._numbers = 0
+        self._sessions = [SessionClient(self, i) for i in range(pick(forks["workload.sessions"], (0, 0, 1, 2)))]
         self.open = 0
         self.replies = 0
         self.on_reply: Callable[[Call], None] = lambda call: None
@@ -255,16 +258,19 @@ class Clients:
 
     def arrive(self, node: Node) -> None:
         """Clients connect to a replica that begins a life."""
-        streams = []
-        for _ in range(self._streams_each):
-            self._numbers += 1
-            streams.append(Stream(self, node, self._numbers))
-        self._streams[node.life] = streams
+        self._streams[node.life] = [Stream(self, node, self.new_stream()) for _ in range(self._streams_each)]
+
+    def new_stream(self) -> int:
+        """The number of a further connection."""
+        self._numbers += 1
+        return self._numbers
 
     def lose(self, life: Life) -> None:
         """That life is over."""
         for stream in self._streams.pop(life, ()):
             stream.lost()
+        for client in self._sessions:
+            client.lose(life)
 
     def draw_run(self) -> list[Form]:
         """The commands of the next run."""
@@ -274,8 +280,7 @@ class Clients:
 
     def survey(self, node: Node, deadline_us: int) -> None:
         """Read everything at this replica, on a stream of its own."""
-        self._numbers += 1
-        self.ask(node, self._numbers, None, [self.commands.survey()], deadline_us)
+        self.ask(node, self.new_stream(), None, [self.commands.survey()], deadline_us)
 
     # -- the calls
 
@@ -283,19 +288,28 @@ class Clients:
         self, node: Node, stream: int, owner: Stream | None, forms: list[Form], deadline_us: int | None = None
     ) -> Asker:
         """Submit a run to a replica."""
-        calls = []
-        for form in forms:
-            call = Call(len(self.world.record.calls), node.life, stream, form, self.world.tick())
-            self.world.record.calls.append(call)
-            calls.append(call)
-        self.open += len(calls)
+        calls = [self._call(node, stream, form) for form in forms]
         asker = Asker(self, owner, calls)
         run = encode_run(SECRET, [form.command for form in forms])
-        deadline = node.mono_us(self.world.now_us + (deadline_us or self._deadline_us))
+        deadline = node.mono_us(self.world.now_us + (deadline_us or self.deadline_us))
         node.put(Submit(asker, stream, run, len(calls), deadline))
         if owner is not None and chance(self.rng, self._cancels):
             self.world.after(between(self.rng, 0, 200_000), lambda: self._cancel(node, asker))
         return asker
+
+    def new_call(self, node: Node, stream: int, *, pure: bool) -> Call:
+        """One further command, which its client submits by itself; one that only reads when that is allowed."""
+        self.left -= 1
+        form = self.commands.next()
+        while form.pure and not pure:
+            form = self.commands.next()
+        return self._call(node, stream, form)
+
+    def _call(self, node: Node, stream: int, form: Form) -> Call:
+        call = Call(len(self.world.record.calls), node.life, stream, form, self.world.tick())
+        self.world.record.calls.append(call)
+        self.open += 1
+        return call
 
     def _cancel(self, node: Node, asker: Asker) -> None:
         if node.up and node.life == asker.calls[0].life and any(c.outcome is Outcome.OPEN for c in asker.calls):

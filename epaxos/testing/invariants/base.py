@@ -15,7 +15,7 @@ class Final(NamedTuple):
     """The world after everything was healed and had its time to settle."""
 
     states: dict[ReplicaId, tuple[bytes, ...]]
-    """What `save` of each machine gives."""
+    """The session table and the machine of each, in their canonical forms."""
     frontiers: dict[ReplicaId, Frontier]
     waiting: dict[ReplicaId, int]
     """Decided and not executed."""
