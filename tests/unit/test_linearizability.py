@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from epaxos.testing.kvmodel import KvModel, bulk, hints, unseen
+from epaxos.testing.keyed import judge_key, shortest
+from epaxos.testing.kvmodel import KvModel, bulk
 from epaxos.testing.linearizability import NO_HINTS, Operation, Verdict, check
 from epaxos.testing.record import Part
 
@@ -25,13 +26,6 @@ def step(state: Any, op: Operation) -> tuple[bool, Hashable]:
     assert isinstance(op.action, Part)
     reply, after = MODEL.step(state, op.action)
     return op.result is None or op.result == reply, after
-
-
-def judge(history: Sequence[Operation]) -> Verdict:
-    """As the simulator does: with everything that is known of the key."""
-    unnoticed = unseen(history)
-    useful = [op for position, op in enumerate(history) if position not in unnoticed]
-    return check(useful, None, step, hints(useful))
 
 
 def explained_by_brute_force(left: Sequence[Operation], state: Any = None) -> bool:
@@ -107,7 +101,7 @@ def test_agrees_with_brute_force_on_tiny_histories(kind: str) -> None:
         for _ in range(rng.randrange(3)):
             history = spoil(rng, history)
         expected = Verdict.LINEARIZABLE if explained_by_brute_force(history) else Verdict.BROKEN
-        assert judge(history) is expected, history
+        assert judge_key(history) is expected, history
         assert check(history, None, step, NO_HINTS) is expected, history
         found[expected] += 1
     assert min(found.values()) > 200, found
@@ -118,7 +112,7 @@ def test_long_linearizable_histories_are_recognised(kind: str) -> None:
     rng = Random(kind)
     for _ in range(10):
         history = make(rng, kind, 60, unknown=0.05)
-        assert judge(history) is Verdict.LINEARIZABLE, history
+        assert judge_key(history) is Verdict.LINEARIZABLE, history
 
 
 def get(invoked: int, returned: int | None, value: bytes | None) -> Operation:
@@ -147,7 +141,7 @@ def add(invoked: int, returned: int | None, amount: int, total: int | None = Non
     ],
 )
 def test_allows(name: str, history: list[Operation]) -> None:
-    assert judge(history) is Verdict.LINEARIZABLE
+    assert judge_key(history) is Verdict.LINEARIZABLE
 
 
 @pytest.mark.parametrize(
@@ -171,7 +165,15 @@ def test_allows(name: str, history: list[Operation]) -> None:
     ],
 )  # fmt: skip
 def test_refuses(name: str, history: list[Operation]) -> None:
-    assert judge(history) is Verdict.BROKEN
+    assert judge_key(history) is Verdict.BROKEN
+
+
+def test_what_is_shown_of_a_broken_history_ends_where_it_breaks() -> None:
+    fine = [put(1, 2, b"a"), get(3, 4, b"a"), put(5, 12, b"b")]
+    history = [*fine, get(6, 7, b"b"), get(8, 9, b"a"), put(10, 11, b"c"), get(13, 14, b"c")]
+    shown = shortest(history)
+    assert [op.returned for op in shown] == [2, 4, None, 7, 9], "the read that went back in time is the last to return"
+    assert judge_key(shown) is Verdict.BROKEN
 
 
 def test_gives_up_rather_than_search_for_ever() -> None:
