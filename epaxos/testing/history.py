@@ -145,12 +145,13 @@ class History:
         return judge(self.observed())
 
     def explain(self, judgement: Judgement, last: int = 12) -> str:
-        """For people: what is wrong with each broken key, by the last operations up to the one that cannot be."""
+        """For people: the last operations on each broken key, up to the first that returned something that cannot be."""
         clients = {entry.invoked_ns: entry.client for entry in self.entries}
         paragraphs = []
         for key, operations in judgement.broken.items():
             lines = [f"the history of {key.decode(errors='replace')} is not linearizable; its last operations:"]
-            lines += [_line(op, clients[op.invoked], operations[0].invoked) for op in operations[-last:]]
+            zero_ns = min(op.invoked for op in operations)
+            lines += [_line(op, clients[op.invoked], zero_ns) for op in operations[-last:]]
             paragraphs.append("\n".join(lines))
         return "\n".join(paragraphs) or f"{judgement.keys} keys are linearizable"
 

@@ -76,7 +76,7 @@ def shortest(history: Sequence[Operation]) -> list[Operation]:
             high = middle
         else:
             low = middle + 1
-    return sorted(_until(history, returns[low]))
+    return sorted(_until(history, returns[low]), key=lambda op: op.invoked if op.returned is None else op.returned)
 
 
 def _until(history: Sequence[Operation], end: int) -> list[Operation]:
