@@ -145,7 +145,7 @@ class History:
         return judge(self.observed())
 
     def explain(self, judgement: Judgement, last: int = 12) -> str:
-        """For people: the last operations on each broken key, up to the first that returned something that cannot be."""
+        """For people: the last operations on each broken key, up to the first whose result cannot be."""
         clients = {entry.invoked_ns: entry.client for entry in self.entries}
         paragraphs = []
         for key, operations in judgement.broken.items():
