@@ -263,6 +263,23 @@ def mutants(
     return module.show(found, times=times, seeds_max=seeds_max, jobs=jobs, console=Console(as_json))
 
 
+@cli.command()
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--rewrite", is_flag=True, help="Put what really happens into the files, for you to judge.")
+@json_option
+def scenario(files: Sequence[Path], rewrite: bool, as_json: bool) -> int:
+    """Run scenario files: sequences of events told step by step, with everything that should come of them.
+
+    Example: epaxos scenario tests/scenarios/epaxos/*.txt
+    """
+    from epaxos.commands import scenario as module
+
+    run = module.rewrite if rewrite else module.check
+    return run(files, Console(as_json))
+
+
 # ------------------------------------------------------------------------------------------------ a client for the hand
 
 _WORDS: Final = (

@@ -49,6 +49,7 @@ from epaxos.protocols.interface import (
     SetTimer,
     Settle,
     Start,
+    Timer,
     Wake,
 )
 from epaxos.session import Ended, SessionId, end_run
@@ -350,6 +351,10 @@ class Engine:
     def entries(self, after: int, limit: int) -> list[LogEntry]:
         """Executed commands behind cursor `after`, oldest first, from the durable log."""
         return self.applier.entries(after, limit)
+
+    def timers(self) -> list[tuple[int, Timer]]:
+        """(when it is due, name) of every timer of the protocol, the next one first."""
+        return self._timers.waiting()
 
     def status(self) -> dict[str, object]:
         """Counters and watermarks for people, JSON-able."""

@@ -122,6 +122,10 @@ class Timers:
                 del self._at[timer]
                 yield timer
 
+    def waiting(self) -> list[tuple[int, Timer]]:
+        """(when it is due, name) of every timer that is set, the next one first."""
+        return [(at_us, timer) for timer, (at_us, _) in sorted(self._at.items(), key=lambda item: item[1])]
+
     def next_us(self) -> int | None:
         """When the next timer is due."""
         while self._heap and self._at.get(self._heap[0][2]) != self._heap[0][:2]:

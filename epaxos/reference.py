@@ -217,11 +217,32 @@ def redis_page() -> str:
     return "\n".join([*lines, ""])
 
 
+def scenarios_page() -> str:
+    """`docs/reference/scenarios.md`."""
+    from epaxos.protocols.registry import VIEWS
+    from epaxos.testing.vocabulary import ACTION, CLUSTER, VERBS
+
+    lines = [
+        "# Commands of scenario files\n",
+        _GENERATED,
+        "SITE is a letter in lane order, SITES are letters with commas or `*`, FROM->TO likewise. TIME is a number",
+        "with `us`, `ms` or `s`. MESSAGE is the name of a [message](messages.md) or `*`; each WORD behind it must",
+        "stand in the message as `flights` shows it. How to write a file is in",
+        "[write a scenario](../how-to/write-a-scenario.md).\n",
+        "| command | does |",
+        "|---|---|",
+    ]
+    lines += [f"| `{verb.usage}` | {verb.about} |" for verb in (CLUSTER, *VERBS.values(), ACTION)]
+    actions = (f"{name}: {' '.join(f'`{verb}`' for verb in view.actions) or 'none'}" for name, view in VIEWS.items())
+    return "\n".join([*lines, "", f"Actions, by protocol: {'; '.join(actions)}.", ""])
+
+
 PAGES: Final[dict[str, Callable[[], str]]] = {
     "config.md": config_page,
     "cli.md": cli_page,
     "messages.md": messages_page,
     "redis.md": redis_page,
+    "scenarios.md": scenarios_page,
 }
 """File name in `docs/reference/` -> what it must contain."""
 

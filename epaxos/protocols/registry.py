@@ -10,8 +10,11 @@ from epaxos.execution.graph import GraphExecutor
 from epaxos.execution.interface import Executor
 from epaxos.execution.total import TotalExecutor
 from epaxos.protocols.epaxos.protocol import EPaxos
+from epaxos.protocols.epaxos.view import EPaxosView
 from epaxos.protocols.interface import LogView, Protocol, ProtocolConfig, Random
 from epaxos.protocols.raft.protocol import Raft
+from epaxos.protocols.raft.view import RaftView
+from epaxos.protocols.view import View
 
 Factory = Callable[[ProtocolConfig, Random, LogView], tuple[Protocol, Executor]]
 
@@ -25,6 +28,8 @@ def _raft(config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol, 
 
 
 PROTOCOLS: Final[dict[str, Factory]] = {"epaxos": _epaxos, "raft": _raft}
+VIEWS: Final[dict[str, View]] = {"epaxos": EPaxosView(), "raft": RaftView()}
+"""How each shows its state to people."""
 
 
 def build(name: str, config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol, Executor]:

@@ -12,16 +12,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from epaxos.command import READ, Command, Entry
+from epaxos.command import READ, Command, Entry, Payload
 from epaxos.engine import Cancel, Engine, Input, Limits, Submit, Turn
 from epaxos.errors import Rejected, Unknown
-from epaxos.ids import ReplicaId
+from epaxos.execution.interface import Group
+from epaxos.ids import InstanceId, ReplicaId
 from epaxos.machines.kv import Op, PyKv
 from epaxos.messages import Message
 from epaxos.packing import encode_run
-from epaxos.protocols.interface import Durable, Note, Now, PeerUp, Protocol, ProtocolConfig, Receive, Rtt
+from epaxos.protocols.interface import (
+    Durable,
+    Note,
+    Now,
+    Order,
+    PeerUp,
+    Protocol,
+    ProtocolConfig,
+    Receive,
+    Rtt,
+    Timer,
+)
 from epaxos.protocols.registry import build
 from epaxos.storage.memory import MemoryDisk
+from epaxos.testing.watched import WatchedExecutor
 
 SECRET: Final = bytes(16)
 """Hashes the keys of every by-hand cluster."""
@@ -71,6 +84,10 @@ class Site:
     up: bool = True
     notes: list[Note] = field(default_factory=list)
     """What the protocol found worth noting in this life."""
+    groups: list[Group] = field(default_factory=list)
+    """What ran in this life, in order; what earlier lives ran comes first."""
+    replayed: int = 0
+    """So many of `groups` ran in earlier lives."""
     last: Turn = field(default_factory=Turn)
 
     @property
@@ -92,8 +109,12 @@ class ByHand:
         self.retry_us = retry_us
         self.limits = Limits(**limits)
         self.now_us = 1_000
+        self.ahead_us = [0] * n
+        """How far the clock of each site is ahead of `now_us`; only `wake` moves one by itself."""
         self.flights: list[Flight] = []
         """The messages under way, oldest first."""
+        self.decided: dict[InstanceId, dict[tuple[Payload, Order], set[ReplicaId]]] = {}
+        """Every decision that a site ever acted on, in any of its lives."""
         self.hold_disk: set[ReplicaId] = set()
         self.sites = [self._site(i, MemoryDisk(), 1) for i in range(n)]
         for i in range(n):
@@ -103,24 +124,33 @@ class ByHand:
         machine = PyKv()
         config = ProtocolConfig(me=i, n=self.n, window=self.window, retry_us=self.retry_us)
         protocol, executor = build(self.protocol, config, random.Random(i), disk)
+        groups: list[Group] = []
+
+        def decided(id_: InstanceId, payload: Payload, order: Order) -> None:
+            self.decided.setdefault(id_, {}).setdefault((payload, order), set()).add(i)
+
         engine = Engine(
             me=i,
             n=self.n,
             incarnation=incarnation,
             protocol=protocol,
-            executor=executor,
+            executor=WatchedExecutor(executor, decided=decided, executed=groups.extend),
             machine=machine,
             log=disk,
             limits=self.limits,
         )
-        return Site(engine, disk, machine, incarnation)
+        return Site(engine, disk, machine, incarnation, groups=groups)
+
+    def clock_us(self, i: ReplicaId) -> int:
+        """What the clocks of site `i` show."""
+        return self.now_us + self.ahead_us[i]
 
     # -- events
 
     def turn(self, i: ReplicaId, *inputs: Input) -> Turn:
         """One turn of site `i`; its messages join `flights`; then its disk, unless it is held."""
-        site = self.sites[i]
-        out = site.last = site.engine.turn(Now(self.now_us, self.now_us), inputs)
+        site, now_us = self.sites[i], self.clock_us(i)
+        out = site.last = site.engine.turn(Now(now_us, now_us), inputs)
         site.notes += out.notes
         for peers, message in out.sends:
             self.flights += [Flight(i, peer, message) for peer in peers]
@@ -141,11 +171,18 @@ class ByHand:
         if disk.unsynced:
             self.turn(i, Durable(mark=disk.sync(upto)))
 
-    def submit(self, i: ReplicaId, *commands: Command, stream: int = 1, timeout_us: int = FOREVER_US) -> Waiter:
-        """Commands of one run at site `i`."""
-        waiter = Waiter()
+    def submit(
+        self,
+        i: ReplicaId,
+        *commands: Command,
+        stream: int = 1,
+        timeout_us: int = FOREVER_US,
+        waiter: Waiter | None = None,
+    ) -> Waiter:
+        """Commands of one run at site `i`; `waiter` gets the answers, or a new one."""
+        waiter = waiter or Waiter()
         run = encode_run(SECRET, commands)
-        self.turn(i, Submit(waiter, stream, run, len(commands), self.now_us + timeout_us))
+        self.turn(i, Submit(waiter, stream, run, len(commands), self.clock_us(i) + timeout_us))
         return waiter
 
     def cancel(self, i: ReplicaId, waiter: Waiter) -> None:
@@ -202,7 +239,9 @@ class ByHand:
         until_us = self.now_us + us
         while True:
             wakes = [
-                (site.last.wake_us, i) for i, site in enumerate(self.sites) if site.up and site.last.wake_us is not None
+                (site.last.wake_us - self.ahead_us[i], i)
+                for i, site in enumerate(self.sites)
+                if site.up and site.last.wake_us is not None
             ]
             wake_us, i = min(wakes, default=(until_us + 1, 0))
             if wake_us > until_us:
@@ -210,6 +249,12 @@ class ByHand:
             self.now_us = max(self.now_us, wake_us)
             self.turn(i)
         self.now_us = until_us
+
+    def wake(self, i: ReplicaId, timer: Timer) -> None:
+        """The clock of site `i` alone runs on to that timer of its protocol. Raises KeyError when it is not set."""
+        at_us = {name: at_us for at_us, name in self.sites[i].engine.timers()}[timer]
+        self.ahead_us[i] += max(0, at_us - self.clock_us(i))
+        self.turn(i)
 
     def heal(self, us: int = 5_000_000) -> None:
         """Let time pass in small steps with every message delivered: whatever can converge does."""
@@ -232,7 +277,7 @@ class ByHand:
         old = self.sites[i]
         self.sites[i] = self._site(i, old.disk, old.incarnation + 1)
         for _ in self.sites[i].engine.replay():
-            pass
+            self.sites[i].replayed += 1
         self.turn(i)
         for peer in range(self.n):
             if peer != i and self.sites[peer].up:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from epaxos.command import Batch, Payload
 from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import StorageError
-from epaxos.execution.interface import Executor, Group
 from epaxos.ids import BatchNumber, InstanceId, ReplicaId
 from epaxos.machines.interface import BatchMachine
-from epaxos.protocols.interface import Durable, Frontier, Now, Order, PeerDown, ProtocolConfig, Why
+from epaxos.protocols.interface import Durable, Now, Order, PeerDown, ProtocolConfig
 from epaxos.storage.memory import MemoryDisk
 from epaxos.testing.forks import between, chance
 from epaxos.testing.record import Life
+from epaxos.testing.watched import WatchedExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from epaxos.storage.interface import WriteGroup
     from epaxos.testing.stage import Stage
 
@@ -60,45 +59,6 @@ class RecordingMachine(BatchMachine):
 
     def load(self, chunks: Iterable[bytes]) -> None:
         self._inner.load(chunks)
-
-
-class WatchedExecutor:
-    """The executor, and somebody who looks at every decision it is told of."""
-
-    def __init__(self, world: Stage, life: Life, inner: Executor) -> None:
-        self._hooks = world.watch.decided
-        self.ordered: set[BatchNumber] = set()
-        """The names of the batches it was told of."""
-        self._life = life
-        self._inner = inner
-        self.learn = inner.learn
-        self.entangled = inner.entangled
-        self.reached = inner.reached
-
-    def decide(self, decisions: Sequence[tuple[InstanceId, Payload, Order]]) -> list[Group]:
-        """As `Executor.decide`."""
-        for id_, payload, order in decisions:
-            for hook in self._hooks:
-                hook(self._life, id_, payload, order)
-            if isinstance(payload, Batch):
-                self.ordered.add(payload.name)
-        return self._inner.decide(decisions)
-
-    def restore(self, ids: Iterable[InstanceId]) -> None:
-        """As `Executor.restore`."""
-        self._inner.restore(ids)
-
-    def executed(self) -> Frontier:
-        """As `Executor.executed`."""
-        return self._inner.executed()
-
-    def missing(self) -> Mapping[InstanceId, Why]:
-        """As `Executor.missing`."""
-        return self._inner.missing()
-
-    def waiting(self) -> int:
-        """As `Executor.waiting`."""
-        return self._inner.waiting()
 
 
 class Node:
@@ -160,8 +120,9 @@ class Node:
         self._mono_offset_us = between(self._clock_rng, 0, 10**9)
         config = ProtocolConfig(me=self.me, n=world.n, window=self._swarm.limits.window, retry_us=self._swarm.retry_us)
         protocol, executor = world.build(config, world.forks[f"core.{self.me}"], self.disk)
-        self.executor = WatchedExecutor(world, life, executor)
-        self.machine = RecordingMachine(world, life, world.make_machine(), self.executor.ordered)
+        ordered: set[BatchNumber] = set()
+        self.executor = WatchedExecutor(executor, decided=partial(self._decided, life, ordered))
+        self.machine = RecordingMachine(world, life, world.make_machine(), ordered)
         self.engine = Engine(
             me=self.me,
             n=world.n,
@@ -177,6 +138,12 @@ class Node:
         self.machine.replaying = False
         self.up = True
         self._schedule(world.now_us)
+
+    def _decided(self, life: Life, ordered: set[BatchNumber], id_: InstanceId, payload: Payload, order: Order) -> None:
+        for hook in self._world.watch.decided:
+            hook(life, id_, payload, order)
+        if isinstance(payload, Batch):
+            ordered.add(payload.name)
 
     def crash(self) -> None:
         """The power goes, and what the disk had not been told to keep may go with it."""

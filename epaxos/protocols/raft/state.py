@@ -74,7 +74,7 @@ class State:
         self.rng = rng
         self.log = Log(log)
         self.once = Once()
-        self.term, self.vote = _load_term(log)
+        self.term, self.vote = load_term(log)
         self.role = Role.FOLLOWER
         self.leader: ReplicaId | None = None
         """Of this term, when it is known."""
@@ -183,7 +183,7 @@ class State:
         return hashlib.blake2b(repr(whole).encode(), digest_size=16).digest()
 
 
-def _load_term(log: LogView) -> tuple[int, ReplicaId | None]:
+def load_term(log: LogView) -> tuple[int, ReplicaId | None]:
     """(term, vote) as the disk has them; (0, None) before the first election."""
     value = log.get(TERM_KEY)
     if value is None:

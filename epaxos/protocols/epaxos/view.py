@@ -1,0 +1,96 @@
+"""The state of an EPaxos replica in the words of protocol.md 1.3: one row an instance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from epaxos.command import Batch
+from epaxos.ids import InstanceId
+from epaxos.protocols.epaxos.protocol import EPaxos
+from epaxos.protocols.epaxos.recover import Recovery, Stage
+from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, decode_record
+from epaxos.protocols.interface import LogView, Protocol
+from epaxos.protocols.view import Action, Row, Words
+
+
+def _epaxos(protocol: Protocol) -> EPaxos:
+    assert isinstance(protocol, EPaxos)
+    return protocol
+
+
+def _recover(protocol: Protocol, id_: InstanceId) -> None:
+    epaxos = _epaxos(protocol)
+    epaxos.recovery.start([epaxos.state.touch(id_)])
+
+
+def _out_of_patience(protocol: Protocol, id_: InstanceId) -> None:
+    epaxos = _epaxos(protocol)
+    instance = epaxos.state.live.get(id_)
+    if instance is not None and instance.recovery is not None:
+        epaxos.recovery.out_of_patience(id_, instance.recovery.ballot)
+
+
+class EPaxosView:
+    """`epaxos.protocols.view.View` for EPaxos."""
+
+    lanes: Final = True
+    actions: Final[Mapping[str, Action]] = {"recover": Action(begin=_recover, hurry=_out_of_patience)}
+
+    def rows(self, protocol: Protocol, words: Words) -> list[Row]:
+        """The instances, the Waiting facts, and who is suspected."""
+        state = _epaxos(protocol).state
+        rows = [Row(words.id(instance.id), _text(instance, words)) for instance in _known(protocol)]
+        for id_, (k, dep) in sorted(state.facts.items()):
+            rows.append(Row(f"Waiting({words.id(id_)})", f"k={k} dep={words.vector(dep)}"))
+        if state.suspected:
+            rows.append(Row("suspects", " ".join(map(words.replica, sorted(state.suspected)))))
+        return rows
+
+    def stored(self, log: LogView, n: int, words: Words) -> list[Row]:
+        """The instance records."""
+        instances = [decode_record(key, value, n) for key, value in log.scan(b"i", b"j")]
+        return [Row(words.id(each.id), _text(each, words)) for each in sorted(instances, key=lambda each: each.id)]
+
+    def carried(self, protocol: Protocol) -> Iterator[tuple[InstanceId, Batch]]:
+        """Every instance whose payload is known."""
+        return ((each.id, each.batch) for each in _known(protocol) if each.batch is not None)
+
+
+def _known(protocol: Protocol) -> Iterator[Instance]:
+    """In the order of ids, without those of which nothing but the name is known."""
+    state = _epaxos(protocol).state
+    ids = (InstanceId(EPOCH, slot, lane) for lane in range(state.n) for slot in range(1, state.highest[lane] + 1))
+    for id_ in sorted(ids):
+        instance = state.get(id_)
+        if instance is not None and (instance.phase or instance.bal or instance.batch is not None):
+            yield instance
+
+
+def _text(instance: Instance, words: Words) -> str:
+    """Everything in one line; what a phase makes meaningless is left out."""
+    parts = [instance.phase.name]
+    if instance.nop:
+        parts.append("NOP")
+    if instance.phase is not Phase.COM:
+        parts += [f"bal={instance.bal}", f"abal={instance.abal}"]
+    if instance.phase is not Phase.INIT:
+        parts.append(f"dep={words.vector(instance.dep)}")
+    parts.append("unregistered" if instance.init_dep is None else f"init_dep={words.vector(instance.init_dep)}")
+    if instance.ack_dep not in (None, instance.dep):
+        parts.append(f"ack_dep={words.vector(instance.ack_dep or ())}")
+    if instance.lead is not None and instance.lead.lead0 and instance.phase is not Phase.COM:
+        parts.append("lead0")
+    if instance.recovery is not None:
+        parts.append(_recovery(instance.recovery, words))
+    return " ".join(parts)
+
+
+def _recovery(recovery: Recovery, words: Words) -> str:
+    """The ballot, the stage, and whose answers it has come by."""
+    answered = recovery.validated if recovery.stage is Stage.VALIDATION else recovery.replies
+    text = f"leads {recovery.ballot}: {recovery.stage.name} {''.join(map(words.replica, sorted(answered)))}"
+    if recovery.stage is Stage.COMPETITORS:
+        against = " ".join(words.id(id_) for id_ in sorted(recovery.against))
+        text += f" k={recovery.k} against {against}"
+    return f"({text})"

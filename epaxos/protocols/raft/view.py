@@ -1,0 +1,54 @@
+"""The state of a Raft replica: its term, its role, and its log, one row an entry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from epaxos.command import Batch
+from epaxos.ids import InstanceId
+from epaxos.protocols.interface import LogView, Protocol
+from epaxos.protocols.raft.log import Log
+from epaxos.protocols.raft.protocol import Raft
+from epaxos.protocols.raft.state import load_term
+from epaxos.protocols.view import Action, Row, Words
+
+
+def _raft(protocol: Protocol) -> Raft:
+    assert isinstance(protocol, Raft)
+    return protocol
+
+
+class RaftView:
+    """`epaxos.protocols.view.View` for Raft."""
+
+    lanes: Final = False
+    actions: Final[Mapping[str, Action]] = {}
+    """None: an election begins with the timer of that name."""
+
+    def rows(self, protocol: Protocol, words: Words) -> list[Row]:
+        """The term and the role, how far the log is committed, and the log."""
+        state = _raft(protocol).state
+        leader = "nobody" if state.leader is None else words.replica(state.leader)
+        return [
+            Row("term", f"{_term(state.term, state.vote, words)} {state.role.value} of {leader}"),
+            Row("commit", str(state.commit)),
+            *_entries(state.log, words),
+        ]
+
+    def stored(self, log: LogView, n: int, words: Words) -> list[Row]:
+        """The term, and the log."""
+        return [Row("term", _term(*load_term(log), words)), *_entries(Log(log), words)]
+
+    def carried(self, protocol: Protocol) -> Iterator[tuple[InstanceId, Batch]]:
+        """Nothing: an index may hold one batch today and another one tomorrow."""
+        return iter(())
+
+
+def _term(term: int, vote: int | None, words: Words) -> str:
+    return f"{term} voted for {'nobody' if vote is None else words.replica(vote)}"
+
+
+def _entries(log: Log, words: Words) -> list[Row]:
+    found = [(index, log.entry(index)) for index in range(1, log.last + 1)]
+    return [Row(f"log {index}", f"term={term} {words.payload(payload)}") for index, (term, payload) in found]

@@ -1,0 +1,67 @@
+"""How a protocol shows its state to people who follow it step by step: scenario files are written in these words.
+
+The runner of scenarios knows no protocol. It asks the view that the registry names for rows of text before and after
+each event, and prints those that changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol as Interface
+
+from epaxos.command import Batch, Payload
+from epaxos.ids import InstanceId, ReplicaId, Vector
+from epaxos.protocols.interface import LogView, Protocol
+
+
+class Words(Interface):
+    """What the reader calls things."""
+
+    def replica(self, replica: ReplicaId) -> str:
+        """A letter."""
+
+    def id(self, id_: InstanceId) -> str:
+        """The name the scenario gave it, or its lane's letter and its slot."""
+
+    def vector(self, vector: Vector) -> str:
+        """The ids that the vector names, in braces."""
+
+    def payload(self, payload: Payload | None) -> str:
+        """The commands, or NOP."""
+
+
+class Row(NamedTuple):
+    """One thing that a replica knows."""
+
+    about: str
+    """Unique among the rows of a replica."""
+    text: str
+
+
+class Action(NamedTuple):
+    """Something that a rule of the protocol does sooner or later about an id, and a scenario when it chooses."""
+
+    begin: Callable[[Protocol, InstanceId], None]
+    hurry: Callable[[Protocol, InstanceId], None]
+    """Whoever has not answered by now is not waited for: what a timer of the protocol would say, after a while."""
+
+
+class View(Interface):
+    """What a protocol offers to scenarios."""
+
+    @property
+    def lanes(self) -> bool:
+        """Does an id name its coordinator and one payload for ever? Otherwise it is a place in one sequence."""
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        """By the verb that a scenario uses."""
+
+    def rows(self, protocol: Protocol, words: Words) -> list[Row]:
+        """The state of a replica, in a stable order."""
+
+    def stored(self, log: LogView, n: int, words: Words) -> list[Row]:
+        """What of it is on the disk of a replica, by the same names."""
+
+    def carried(self, protocol: Protocol) -> Iterator[tuple[InstanceId, Batch]]:
+        """Which ids carry which batch, as far as this replica knows; nothing without `lanes`."""

@@ -1,0 +1,195 @@
+"""A cluster by hand, told: what an event changed at whom, what ran, what clients heard, what was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import hiredis
+
+from epaxos.command import Command
+from epaxos.engine import Input, Turn
+from epaxos.errors import EpaxosError
+from epaxos.execution.interface import Group
+from epaxos.ids import InstanceId, ReplicaId
+from epaxos.packing import encode_run
+from epaxos.protocols.registry import VIEWS
+from epaxos.protocols.view import Row
+from epaxos.testing.byhand import SECRET, ByHand, Flight, Waiter
+from epaxos.testing.words import Namer, command_text
+
+NOTHING: Final = "nothing"
+
+
+class Mortal(ByHand):
+    """A cluster by hand in which a replica that finds something wrong stops, as it would in production."""
+
+    def __init__(self, n: int, **settings: Any) -> None:
+        self.stopped: list[tuple[ReplicaId, str]] = []
+        """(who, why), in order."""
+        super().__init__(n, **settings)
+
+    def turn(self, i: ReplicaId, *inputs: Input) -> Turn:
+        """As `ByHand.turn`; a replica that stops has no effects any more."""
+        try:
+            return super().turn(i, *inputs)
+        except (AssertionError, EpaxosError) as error:
+            self.crash(i)
+            self.stopped.append((i, f"{type(error).__name__}: {error}"))
+            return Turn()
+
+
+@dataclass
+class Submission:
+    """A command of a client, under the name that the scenario gave it."""
+
+    name: str
+    site: ReplicaId
+    command: Command
+    waiter: Waiter
+    incarnation: int
+    bound: bool = False
+    """Has the id it went into got the name?"""
+
+    @property
+    def text(self) -> str:
+        """The command as people type it."""
+        return command_text(self.command)
+
+    def heard(self) -> list[str]:
+        """What the client was told so far."""
+        reader = hiredis.Reader(errors="backslashreplace", encoding="utf-8")
+        for data in self.waiter.replies:
+            reader.feed(data)
+        return [*(_shown(reader.gets()) for _ in self.waiter.replies), *map(str, self.waiter.errors)]
+
+
+def _shown(reply: Any) -> str:
+    if isinstance(reply, list):
+        return "[" + " ".join(map(_shown, reply)) + "]"
+    return "(nil)" if reply is None else str(reply)
+
+
+@dataclass
+class _Before:
+    """What there was before an event."""
+
+    rows: list[dict[str, str]]
+    lives: list[int]
+    notes: list[int]
+    groups: list[int]
+    heard: list[int]
+    stopped: int
+    flights: set[Flight] = field(default_factory=set)
+
+
+class Narrator:
+    """`event` makes something happen and tells what came of it, a line each."""
+
+    def __init__(self, n: int, *, protocol: str = "epaxos", **settings: Any) -> None:
+        """`settings` are those of `ByHand`. Raises ConfigError for a protocol that is not in the registry."""
+        self.cluster = Mortal(n, protocol=protocol, **settings)
+        self.view = VIEWS[protocol]
+        self.words = Namer(lanes=self.view.lanes)
+        self.submissions: dict[str, Submission] = {}
+
+    # -- events
+
+    def event(self, act: Callable[[], object], *, sends: bool = True) -> list[str]:
+        """Let it happen. Without `sends` only what is left of it in the states and with the clients is told."""
+        before = self._now()
+        act()
+        self._give_names()
+        lines = [f"{self.words.replica(i)}  stops: {why}" for i, why in self.cluster.stopped[before.stopped :]]
+        for i in range(self.cluster.n):
+            lines += self._changes(i, before)
+            if sends:
+                sent = self.cluster.pick(source=i)
+                lines += self.messages(flight for flight in sent if flight not in before.flights)
+        return lines
+
+    def submit(self, site: ReplicaId, name: str, command: Command, *, stream: int, timeout_us: int) -> None:
+        """A client of `site` hands in a command."""
+        waiter = Waiter()
+        incarnation = self.cluster.sites[site].incarnation
+        self.submissions[name] = Submission(name, site, command, waiter, incarnation)
+        self.cluster.submit(site, command, stream=stream, timeout_us=timeout_us, waiter=waiter)
+
+    def _now(self) -> _Before:
+        cluster = self.cluster
+        return _Before(
+            rows=[dict(self.rows(i)) for i in range(cluster.n)],
+            lives=[site.incarnation for site in cluster.sites],
+            notes=[len(site.notes) for site in cluster.sites],
+            groups=[len(site.groups) for site in cluster.sites],
+            heard=[len(each.heard()) for each in self.submissions.values()],
+            stopped=len(cluster.stopped),
+            flights=set(cluster.flights),
+        )
+
+    def _give_names(self) -> None:
+        """A command's first id gets the command's name; under its second (after a Nop) it is a stranger."""
+        for each in self.submissions.values():
+            site = self.cluster.sites[each.site]
+            if each.bound or site.incarnation != each.incarnation:
+                continue
+            run = encode_run(SECRET, [each.command])
+            for id_, batch in self.view.carried(site.protocol):
+                mine = (batch.name.origin, batch.name.incarnation) == (each.site, each.incarnation)
+                if mine and batch.run == run and id_ not in self.words.names.values():
+                    self.words.give(each.name, id_)
+                    each.bound = True
+                    break
+
+    # -- what came of it
+
+    def _changes(self, i: ReplicaId, before: _Before) -> Iterator[str]:
+        letter, site = self.words.replica(i), self.cluster.sites[i]
+        # What had no name when it was looked at may have one now.
+        was, now = before.rows[i], dict(self.rows(i))
+        for about in [*now, *(about for about in was if about not in now)]:
+            old, new = was.get(about, NOTHING), now.get(about, NOTHING)
+            if old != new:
+                yield f"{letter}  {about} was {old}"
+                yield f"{letter}  {about} now {new}"
+        fresh = site.incarnation != before.lives[i]
+        for note in site.notes[0 if fresh else before.notes[i] :]:
+            about = "" if note.id is None else f" {self.words.id(note.id)}"
+            yield f"{letter}  notes {note.event}{about}{note.detail and f': {note.detail}'}"
+        for number, group in enumerate(site.groups):
+            if fresh or number >= before.groups[i]:
+                verb = "replays" if number < site.replayed else "executes"
+                yield f"{letter}  {verb} {self._group(group)}"
+        for each, heard in zip(self.submissions.values(), [*before.heard, *[0] * len(self.submissions)], strict=False):
+            if each.site == i:
+                yield from (f"{letter}  answers {each.name}: {reply}" for reply in each.heard()[heard:])
+
+    def _group(self, group: Group) -> str:
+        members = [f"{self.words.id(id_)}: {self.payload_text(id_)}" for id_ in group]
+        return members[0] if len(members) == 1 else f"as one group {', then '.join(members)}"
+
+    def payload_text(self, id_: InstanceId) -> str:
+        """The payload that was decided for an id."""
+        return " or ".join(sorted(self.words.payload(payload) for payload, _ in self.cluster.decided[id_]))
+
+    # -- views
+
+    def messages(self, flights: Iterable[Flight], mark: str = "") -> Iterator[str]:
+        """A line each, behind `mark`; one message to several is one line."""
+        sent: dict[int, list[Flight]] = {}
+        for flight in flights:
+            sent.setdefault(id(flight.message), []).append(flight)
+        for same in sent.values():
+            targets = self.words.replicas({flight.target for flight in same})
+            message = self.words.message(same[0].message)
+            yield f"{mark}{self.words.replica(same[0].source)} -> {targets}  {message}"
+
+    def rows(self, i: ReplicaId) -> list[Row]:
+        """What site `i` knows; when it is down, what its disk has."""
+        site = self.cluster.sites[i]
+        return self.view.rows(site.protocol, self.words) if site.up else self.stored(i)
+
+    def stored(self, i: ReplicaId) -> list[Row]:
+        """What a power cut would leave of it."""
+        return self.view.stored(self.cluster.sites[i].disk, self.cluster.n, self.words)

@@ -1,0 +1,345 @@
+"""The commands of scenario files and what each means.
+
+A command acts on a `Narrator` and returns what it has to tell, a line each. Whatever is wrong with its words is a
+`ScenarioError` that says what is allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Final, NamedTuple
+
+from epaxos.protocols.interface import PeerDown, PeerUp, Rtt
+from epaxos.protocols.registry import PROTOCOLS
+from epaxos.quorums import MAX_REPLICAS
+from epaxos.testing import agreement
+from epaxos.testing.byhand import FOREVER_US, Flight
+from epaxos.testing.narrator import NOTHING, Narrator
+from epaxos.testing.reading import ScenarioError, Words, fitting, under_way
+from epaxos.testing.words import LETTERS
+
+# ---------------------------------------------------------------------------------------------------------- commands
+
+
+def _submit(told: Narrator, words: Words) -> Iterator[str]:
+    site, name, command = words.up(), words.name(), words.command()
+    stream = words.number("stream", 0, 1 << 32) if "stream" in words.options else len(told.submissions) + 1
+    timeout_us = words.duration_us(words.options["timeout"]) if "timeout" in words.options else FOREVER_US
+    yield from told.event(lambda: told.submit(site, name, command, stream=stream, timeout_us=timeout_us))
+
+
+def _deliver(told: Narrator, words: Words) -> Iterator[str]:
+    once = words.flag("once")
+    for flight in under_way(told, words, once=once):
+        yield from _arrives(told, flight)
+
+
+def _arrives(told: Narrator, flight: Flight) -> Iterator[str]:
+    """Unless its target went down meanwhile."""
+    if flight in told.cluster.flights:
+        yield from told.event(partial(told.cluster.deliver, flight))
+
+
+def _there_and_back(told: Narrator, flight: Flight) -> Iterator[str]:
+    """A message arrives, and the answers that come of it."""
+    known = set(told.cluster.flights)
+    yield from _arrives(told, flight)
+    for answer in told.cluster.pick(source=flight.target, target=flight.source):
+        if answer not in known:
+            yield from _arrives(told, answer)
+
+
+def _exchange(told: Narrator, words: Words) -> Iterator[str]:
+    for flight in under_way(told, words):
+        yield from _there_and_back(told, flight)
+
+
+def _drop(told: Narrator, words: Words) -> Iterator[str]:
+    once = words.flag("once")
+    lost = fitting(told, words, once=once)
+    for flight in lost:
+        told.cluster.flights.remove(flight)
+    return told.messages(lost, "lost: ")
+
+
+def _dup(told: Narrator, words: Words) -> Iterator[str]:
+    twice = [Flight(each.source, each.target, each.message) for each in under_way(told, words, once=True)]
+    told.cluster.flights += twice
+    return told.messages(twice, "twice: ")
+
+
+def _settle(told: Narrator, words: Words) -> Iterator[str]:
+    yield from told.event(told.cluster.settle, sends=False)
+
+
+def _heal(told: Narrator, words: Words) -> Iterator[str]:
+    us = words.duration_us()
+    yield from told.event(lambda: told.cluster.heal(us), sends=False)
+
+
+def _wait(told: Narrator, words: Words) -> Iterator[str]:
+    us = words.duration_us()
+    yield from told.event(lambda: told.cluster.wait(us))
+
+
+def _wake(told: Narrator, words: Words) -> Iterator[str]:
+    site, wanted = words.up(), words.rest()
+    timers = [timer for _, timer in told.cluster.sites[site].engine.timers()]
+    fits = [timer for timer in timers if told.words.timer(timer).split()[: len(wanted)] == wanted]
+    if not fits:
+        raise ScenarioError(f"no such timer is set; there are: {', '.join(map(told.words.timer, timers)) or 'none'}")
+    yield from told.event(lambda: told.cluster.wake(site, fits[0]))
+
+
+def _hold_disk(told: Narrator, words: Words) -> Iterator[str]:
+    told.cluster.hold_disk.update(words.replicas())
+    return iter(())
+
+
+def _release_disk(told: Narrator, words: Words) -> Iterator[str]:
+    for site in words.replicas():
+        told.cluster.hold_disk.discard(site)
+        yield from told.event(partial(told.cluster.sync, site))
+
+
+def _sync(told: Narrator, words: Words) -> Iterator[str]:
+    site = words.up()
+    waiting = told.cluster.sites[site].disk.unsynced
+    if not waiting:
+        raise ScenarioError(f"the disk of {LETTERS[site]} has nothing to sync")
+    groups = words.number("groups", 1, len(waiting)) if "groups" in words.options else len(waiting)
+    yield from told.event(lambda: told.cluster.sync(site, waiting[groups - 1]))
+
+
+def _crash(told: Narrator, words: Words) -> Iterator[str]:
+    site = words.up()
+    unsynced = len(told.cluster.sites[site].disk.unsynced)
+    keep = words.number("keep", 0, unsynced) if "keep" in words.options else 0
+    yield f"{LETTERS[site]}  is down; of {unsynced} unsynced writes, {keep} had reached the disk"
+    yield from told.event(lambda: told.cluster.crash(site, keep))
+
+
+def _restart(told: Narrator, words: Words) -> Iterator[str]:
+    site = words.replica()
+    if told.cluster.sites[site].up:
+        raise ScenarioError(f"{LETTERS[site]} is up")
+    yield from told.event(lambda: told.cluster.restart(site))
+
+
+def _link_down(told: Narrator, words: Words) -> Iterator[str]:
+    for site, peer in words.links():
+        if told.cluster.sites[site].up:
+            yield from told.event(partial(told.cluster.turn, site, PeerDown(peer=peer)))
+
+
+def _link_up(told: Narrator, words: Words) -> Iterator[str]:
+    for site, peer in words.links():
+        if told.cluster.sites[site].up:
+            yield from told.event(partial(told.cluster.turn, site, PeerUp(peer=peer)))
+
+
+def _rtt(told: Narrator, words: Words) -> Iterator[str]:
+    links, us = words.links(), words.duration_us()
+    for site, peer in links:
+        yield from told.event(partial(told.cluster.turn, site, Rtt(peer=peer, rtt_us=us)))
+
+
+def _name(told: Narrator, words: Words) -> Iterator[str]:
+    id_ = words.id()
+    name = words.name()
+    told.words.give(name, id_)
+    yield f"{name} is {LETTERS[id_.lane]}.{id_.slot}"
+
+
+# -- views
+
+
+def _state(told: Narrator, words: Words) -> Iterator[str]:
+    about = words.rest()
+    for i, site in enumerate(told.cluster.sites):
+        rows = [row for row in told.rows(i) if not about or row.about in about]
+        if not site.up:
+            yield f"{LETTERS[i]}  is down"
+        for row in rows:
+            yield f"{LETTERS[i]}  {row.about}: {row.text}"
+        if not rows and site.up:
+            yield f"{LETTERS[i]}  {NOTHING}"
+
+
+def _disk(told: Narrator, words: Words) -> Iterator[str]:
+    site = words.replica()
+    unsynced = len(told.cluster.sites[site].disk.unsynced)
+    rows = told.stored(site)
+    for row in rows:
+        yield f"{LETTERS[site]}  {row.about}: {row.text}"
+    if not rows:
+        yield f"{LETTERS[site]}  {NOTHING}"
+    if unsynced:
+        yield f"{LETTERS[site]}  has {unsynced} unsynced writes"
+
+
+def _flights(told: Narrator, words: Words) -> Iterator[str]:
+    return told.messages(told.cluster.flights)
+
+
+def _timers(told: Narrator, words: Words) -> Iterator[str]:
+    site = words.up()
+    for at_us, timer in told.cluster.sites[site].engine.timers():
+        in_ms = (at_us - told.cluster.clock_us(site)) / 1_000
+        yield f"{LETTERS[site]}  {told.words.timer(timer)} in {in_ms:g} ms"
+
+
+def _log(told: Narrator, words: Words) -> Iterator[str]:
+    site = words.up()
+    for number, group in enumerate(told.cluster.sites[site].groups, start=1):
+        for id_ in group:
+            yield f"{LETTERS[site]}  {number}. {told.words.id(id_)}: {told.payload_text(id_)}"
+
+
+def _history(told: Narrator, words: Words) -> Iterator[str]:
+    for each in told.submissions.values():
+        answers = "; ".join(each.heard()) or "no answer"
+        yield f"{each.name} at {LETTERS[each.site]}: {each.text}: {answers}"
+
+
+def _agreement(told: Narrator, words: Words) -> Iterator[str]:
+    yield from agreement.report(told)
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+
+Run = Callable[[Narrator, Words], Iterator[str]]
+
+
+class Verb(NamedTuple):
+    """One command."""
+
+    usage: str
+    about: str
+    run: Run
+    options: tuple[str, ...] = ()
+
+
+_MESSAGE_WORDS: Final = "FROM->TO [MESSAGE [WORD]...]"
+
+VERBS: Final[dict[str, Verb]] = {
+    "submit": Verb(
+        "submit SITE NAME [stream=N] [timeout=TIME] COMMAND",
+        "a client of SITE hands in a command; the id it goes into is called NAME",
+        _submit,
+        ("stream", "timeout"),
+    ),
+    "deliver": Verb(
+        f"deliver {_MESSAGE_WORDS} [once]",
+        "the messages under way that fit arrive, oldest first; what comes of them does not (`once`: the oldest of each"
+        " link)",
+        _deliver,
+    ),
+    "exchange": Verb(
+        f"exchange {_MESSAGE_WORDS}", "as deliver, and the answers that come of each arrive at once", _exchange
+    ),
+    "drop": Verb(f"drop {_MESSAGE_WORDS} [once]", "the messages that fit are lost", _drop),
+    "dup": Verb(f"dup {_MESSAGE_WORDS}", "the oldest message of each link that fits is under way once more", _dup),
+    "settle": Verb("settle", "every message arrives, and what comes of them, until nothing is under way", _settle),
+    "heal": Verb("heal TIME", "settle, let time pass, and so on: whatever can converge does", _heal),
+    "wait": Verb("wait TIME", "time passes everywhere, no message arrives", _wait),
+    "wake": Verb("wake SITE [TIMER]", "the clock of SITE alone runs on to that timer, or to the next one", _wake),
+    "hold-disk": Verb("hold-disk SITES", "from now on their disks sync only when told to", _hold_disk),
+    "sync": Verb(
+        "sync SITE [groups=N]", "a held disk syncs what it was given, or the first N writes", _sync, ("groups",)
+    ),
+    "release-disk": Verb("release-disk SITES", "their disks sync, and from now on by themselves", _release_disk),
+    "crash": Verb(
+        "crash SITE [keep=N]",
+        "the power goes; of the unsynced writes only the first N survive, or none",
+        _crash,
+        ("keep",),
+    ),
+    "restart": Verb("restart SITE", "a new life on what the disk kept; its links come up", _restart),
+    "link-down": Verb("link-down FROM->TO", "FROM loses its link to TO, so it suspects it", _link_down),
+    "link-up": Verb("link-up FROM->TO", "the link of FROM to TO comes up", _link_up),
+    "rtt": Verb("rtt FROM->TO TIME", "FROM measures this round trip to TO", _rtt),
+    "name": Verb("name ID NAME", "an id that no command of the file gave a name", _name),
+    "state": Verb("state [NAME]...", "what every replica knows, or the rows of that name", _state),
+    "disk": Verb("disk SITE", "what is durable there", _disk),
+    "flights": Verb("flights", "the messages under way", _flights),
+    "timers": Verb("timers SITE", "the timers that are set there", _timers),
+    "log": Verb("log SITE", "what ran there, in order, group by group", _log),
+    "history": Verb("history", "the commands of the clients, and what they were told", _history),
+    "agreement": Verb("agreement", "all decisions, orders and states, and whether the replicas agree", _agreement),
+}
+"""Every command but `cluster`, which comes first, and the actions that the protocol adds."""
+
+CLUSTER: Final = Verb(
+    "cluster N [protocol=NAME] [retry=TIME] [window=N]",
+    f"the first command of a file: 1 to {MAX_REPLICAS} replicas, called {LETTERS[0]}, {LETTERS[1]}, …",
+    lambda told, words: iter(()),
+    ("protocol", "retry", "window"),
+)
+
+ACTION: Final = Verb(
+    "ACTION SITE ID [quorum=SITES] [late=SITES]",
+    "what the protocol would do by itself sooner or later; with `quorum`, its messages and their answers pass between"
+    " SITE and these only, and nobody else is waited for; the messages to the others are lost, but to `late` they are"
+    " still under way",
+    lambda told, words: iter(()),
+    ("quorum", "late"),
+)
+
+
+def begin(words: Sequence[str]) -> Narrator:
+    """The cluster that the first command of a file asks for."""
+    if not words or words[0] != "cluster":
+        raise ScenarioError(f"the first command makes the cluster: {CLUSTER.usage}")
+    options = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+    numbers = [word for word in words[1:] if "=" not in word]
+    unknown = sorted(options.keys() - set(CLUSTER.options))
+    if unknown or len(numbers) != 1 or not numbers[0].isdecimal() or not 1 <= int(numbers[0]) <= MAX_REPLICAS:
+        raise ScenarioError(f"{CLUSTER.usage}: {CLUSTER.about}")
+    protocol = options.get("protocol", "epaxos")
+    if protocol not in PROTOCOLS:
+        raise ScenarioError(f"protocol={protocol} is unknown; there are {', '.join(PROTOCOLS)}")
+    settings = {"n": int(numbers[0])}
+    reader = Words(Narrator(1), words[1:], CLUSTER.options)
+    if "window" in options:
+        settings["window"] = reader.number("window", 1, 1 << 20)
+    if "retry" in options:
+        settings["retry_us"] = reader.duration_us(options["retry"])
+    return Narrator(protocol=protocol, **settings)
+
+
+def act(told: Narrator, words: Sequence[str]) -> list[str]:
+    """Carry out one command; what it has to tell."""
+    verb, rest = words[0], words[1:]
+    if verb in told.view.actions:
+        return list(_act(told, verb, Words(told, rest, ACTION.options)))
+    if verb not in VERBS:
+        known = ", ".join((*VERBS, *told.view.actions))
+        raise ScenarioError(f"{verb!r} is no command; there are {known}")
+    reader = Words(told, rest, VERBS[verb].options)
+    try:
+        lines = list(VERBS[verb].run(told, reader))
+        reader.end()
+    except ScenarioError as error:
+        raise ScenarioError(f"{error} ({VERBS[verb].usage})") from None
+    return lines
+
+
+def _act(told: Narrator, verb: str, words: Words) -> Iterator[str]:
+    action, cluster = told.view.actions[verb], told.cluster
+    site, id_ = words.up(), words.id()
+    words.end()
+    known = set(cluster.flights)
+    yield from told.event(lambda: cluster.poke(site, lambda protocol: action.begin(protocol, id_)))
+    if "quorum" not in words.options:
+        return
+    late = words.replicas(words.options["late"]) if "late" in words.options else []
+    quorum = words.replicas(words.options["quorum"])
+    mine = [flight for flight in cluster.pick(source=site) if flight not in known]
+    for flight in sorted(mine, key=lambda flight: flight.target):
+        if flight.target in quorum:
+            yield from _there_and_back(told, flight)
+        elif flight.target not in late:
+            cluster.flights.remove(flight)
+    yield from told.event(lambda: cluster.poke(site, lambda protocol: action.hurry(protocol, id_)))

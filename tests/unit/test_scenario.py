@@ -1,0 +1,160 @@
+"""The runner of scenario files: what it tells, and what it says about files that make no sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from epaxos.cli import run
+from epaxos.testing.reading import ScenarioError
+from epaxos.testing.scenario import differences, rewritten
+
+
+def told(*blocks: str) -> list[str]:
+    """What the last block of a file tells."""
+    return rewritten("\n\n".join(blocks)).rstrip("\n").split("----\n")[-1].split("\n")
+
+
+def test_an_event_is_told_with_the_state_before_and_after_and_the_messages() -> None:
+    assert told("cluster 3", "submit A x SET k 1", "deliver A->B PreAccept") == [
+        "B  x was nothing",
+        "B  x now PRE bal=0 abal=0 dep={} init_dep={}",
+        "B -> A  PreAcceptOK x dep={}",
+    ]
+
+
+def test_executions_and_answers_are_told() -> None:
+    lines = told("cluster 3", "submit A x APPEND k 1", "deliver A->B PreAccept", "deliver B->A")
+    assert lines == [
+        "A  x was PRE bal=0 abal=0 dep={} init_dep={} lead0",
+        "A  x now COM dep={} init_dep={}",
+        "A  notes fast_commit x",
+        "A  executes x: APPEND k 1",
+        "A  answers x: 1",
+        "A -> B  Commit x dep={}",
+        "A -> C  Commit x APPEND k 1 dep={}",
+    ]
+
+
+def test_a_held_disk_holds_back_what_it_must() -> None:
+    setup = ("cluster 3", "hold-disk A", "submit A x SET k 1")
+    assert told(*setup) == ["A  x was nothing", "A  x now PRE bal=0 abal=0 dep={} init_dep={} lead0"]
+    assert told(*setup, "disk A") == ["A  nothing", "A  has 1 unsynced writes"]
+    assert told(*setup, "sync A") == ["A -> B C  PreAccept x SET k 1 init_dep={}"]
+    assert told(*setup, "crash A") == [
+        "A  is down; of 1 unsynced writes, 0 had reached the disk",
+        "A  x was PRE bal=0 abal=0 dep={} init_dep={} lead0",
+        "A  x now nothing",
+    ]
+    assert "A -> B C  Recover x ballot=1" in told(*setup, "crash A keep=1\nrestart A\nsync A")
+    assert told(*setup, "release-disk A", "disk A") == ["A  x: PRE bal=0 abal=0 dep={} init_dep={}"]
+
+
+def test_lost_and_repeated_messages() -> None:
+    setup = ("cluster 3", "submit A x SET k 1", "dup A->B PreAccept", "drop A->C")
+    assert told(*setup) == ["lost: A -> C  PreAccept x SET k 1 init_dep={}"]
+    assert told(*setup, "deliver A->B once\nflights") == [
+        "B  x was nothing",
+        "B  x now PRE bal=0 abal=0 dep={} init_dep={}",
+        "B -> A  PreAcceptOK x dep={}",
+        "A -> B  PreAccept x SET k 1 init_dep={}",
+        "B -> A  PreAcceptOK x dep={}",
+    ]
+    assert told(*setup, "drop *->* Commit") == ["ok"]
+
+
+def test_clocks_timers_and_links() -> None:
+    assert told("cluster 3", "timers A") == ["A  tick in 100 ms"]
+    assert told("cluster 3", "wait 30ms", "timers A") == ["A  tick in 70 ms"]
+    assert told("cluster 3", "wake A tick", "timers A\ntimers B") == ["A  tick in 100 ms", "B  tick in 100 ms"]
+    assert told("cluster 3", "link-down B->A", "state") == ["A  nothing", "B  suspects: A", "C  nothing"]
+    assert told("cluster 3", "link-down B->A", "link-up B->A", "state suspects") == [f"{i}  nothing" for i in "ABC"]
+    assert "tick" in told("cluster 3", "rtt A->B 300ms", "wake A tick", "timers A")[0]
+
+
+def test_ids_without_a_command_of_their_own_can_be_named() -> None:
+    lines = told("cluster 3", "recover B A.1 quorum=C", "name A.1 gap\nstate gap")
+    assert lines[0] == "gap is A.1" and lines[2].startswith("B  gap: ACC NOP bal=2")
+
+
+def test_late_answers_are_under_way_and_the_others_lost() -> None:
+    setup = ("cluster 5", "recover B A.1 quorum=C,D late=E", "flights")
+    assert [line for line in told(*setup) if "Recover " in line] == ["B -> E  Recover A.1 ballot=2"]
+
+
+def test_two_replicas_that_ran_conflicting_commands_in_two_orders_are_found() -> None:
+    lines = told("cluster 3", "submit A x APPEND k x", "settle", "history\nlog A\nagreement")
+    assert lines == [
+        "x at A: APPEND k x: 1",
+        "A  1. x: APPEND k x",
+        "x is APPEND k x dep={} at A B C",
+        "order x at A B C",
+        "state k=x at A B C",
+        "agreed",
+    ]
+
+
+def test_raft_is_told_in_its_own_words() -> None:
+    lines = told("cluster 3 protocol=raft", "wake A election", "settle", "submit A x SET k 1", "settle\nagreement")
+    assert lines[-4:] == ["2 is SET k 1 at A B C", "order 1 2 at A B C", "state k=1 at A B C", "agreed"]
+    assert told("cluster 3 protocol=raft", "wake A election", "settle", "state term") == [
+        "A  term: 1 voted for A leader of A",
+        "B  term: 1 voted for A follower of A",
+        "C  term: 1 voted for A follower of A",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("commands", "message"),
+    [
+        ("submit A x SET k 1", "line 1: the first command makes the cluster: cluster N"),
+        ("cluster 99", "1 to 13 replicas"),
+        ("cluster 3 colour=red", "cluster N"),
+        ("cluster 3 protocol=paxos", "there are epaxos, raft"),
+        ("cluster 3 window=0", "window=0 is not from 1 to"),
+        ("cluster 3\nfrobnicate", "line 2: 'frobnicate' is no command; there are submit, deliver"),
+        ("cluster 3\nsubmit D x SET k 1", "'D' is no replica; there are A, B, C"),
+        ("cluster 3\nsubmit A", "a name is missing (submit SITE NAME"),
+        ("cluster 3\nsubmit A X SET k 1", "'X' is no name"),
+        ("cluster 3\nsubmit A x SET k 1\nsubmit A x SET k 2", "line 3: the name x is taken"),
+        ("cluster 3\nsubmit A x", "a command is missing"),
+        ("cluster 3\nsubmit A x PING", "nothing is replicated"),
+        ("cluster 3\nsubmit A x SET k", "wrong number of arguments"),
+        ("cluster 3\nsubmit A x timeout=5 SET k 1", "'5' is no duration"),
+        ("cluster 3\nsubmit A,B x SET k 1", "one replica is meant here"),
+        ("cluster 3\nsubmit A 'x", "line 2: No closing quotation"),
+        ("cluster 3\ndeliver A PreAccept", "'A' is no link; write A->B"),
+        ("cluster 3\ndeliver A->B Preaccept", "'Preaccept' is no message; there are PreAccept"),
+        ("cluster 3\ndeliver A->B PreAccept", "no such message is under way; there are: none"),
+        ("cluster 3\nsettle now", "'now' is too much (settle)"),
+        ("cluster 3\nwait soon", "'soon' is no duration"),
+        ("cluster 3\nwake A fast", "no such timer is set; there are: tick"),
+        ("cluster 3\nsync A", "the disk of A has nothing to sync"),
+        ("cluster 3\ncrash A keep=1", "keep=1 is not from 0 to 0"),
+        ("cluster 3\nrestart A", "A is up"),
+        ("cluster 3\ncrash A\ncrash A", "A is down"),
+        ("cluster 3\nrecover A y", "'y' is no id; known are none, others are written as A.1"),
+        ("cluster 3\n\n----", "no command stands before ----"),
+    ],
+)
+def test_a_file_without_sense_says_where_and_what_is_allowed(commands: str, message: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        rewritten(commands)
+    assert message in str(caught.value)
+
+
+def test_the_command_line_compares_and_rewrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "one.txt"
+    path.write_text("# A story.\ncluster 3\n\nsubmit A x SET k 1\n----\nnothing comes of it\n")
+    assert run(["scenario", str(path)]) == 1
+    shown = capsys.readouterr().out
+    assert "-nothing comes of it" in shown and "+A  x was nothing" in shown and "0 of 1 scenarios" in shown
+    assert run(["scenario", "--rewrite", str(path)]) == 0
+    assert "read it before you believe it" in capsys.readouterr().out
+    assert run(["scenario", str(path)]) == 0 and not differences(path)
+    assert run(["scenario", "--rewrite", str(path)]) == 0
+    assert "nothing to rewrite" in capsys.readouterr().out
+    path.write_text("cluster 3\n\nfly A\n")
+    assert run(["scenario", str(path)]) == 1
+    assert f"{path}: line 3: 'fly' is no command" in capsys.readouterr().err
