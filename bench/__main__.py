@@ -1,18 +1,20 @@
-"""`python -m bench`: measurements of real processes on this machine. Every command has --json."""
+"""`python -m bench`: measurements of real processes on this machine, or in virtual time. Every command has --json."""
 
 from __future__ import annotations
 
 import click
 import trio
 
-from bench import kill as kill_, redis_load
+from bench import hotkey as hotkey_, kill as kill_, redis_load
+from epaxos.console import Console
+from epaxos.submission import DEFAULT_LIMITS
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def bench() -> None:
-    """Measure clusters of real processes on this machine's loopback.
+    """Measure clusters: of real processes on this machine's loopback, or of whole engines in virtual time.
 
     \b
     The latency on emulated wide-area links is `epaxos demo`; the parts have benchmarks of their own:
@@ -50,6 +52,33 @@ def kill(matrix: str, protocol: str, victim: str | None, phase_s: float, as_json
     options = kill_.KillOptions(matrix=matrix, protocol=protocol, victim=victim, phase_s=phase_s)
     result = trio.run(kill_.run_kill, options)
     click.echo(kill_.as_json(result) if as_json else kill_.as_table(result))
+    raise SystemExit(bool(result.wrong))
+
+
+@bench.command()
+@click.option("--matrix", default="gryff5", show_default=True, help="A region matrix by name or path.")
+@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1, 600), help="Simulated, of load.")
+@click.option("--rate", "rate_per_s", default=100.0, show_default=True, help="Commands a second at each site.")
+@click.option(
+    "--window",
+    default=DEFAULT_LIMITS.entangled_window,
+    show_default=True,
+    type=click.IntRange(1, 1 << 16),
+    help="limits.entangled_window.",
+)
+@click.option("--seed", default=1, show_default=True, help="Another seed, other moments of arrival.")
+@_JSON
+def hotkey(matrix: str, seconds: float, rate_per_s: float, window: int, seed: int, as_json: bool) -> None:
+    """One hot key, open loop at every site, in virtual time: everything executes within a bound.
+
+    \b
+    Example: python -m bench hotkey --matrix gryff5
+    """
+    console = Console(as_json)
+    options = hotkey_.HotkeyOptions(matrix=matrix, seconds=seconds, rate_per_s=rate_per_s, window=window, seed=seed)
+    result = hotkey_.run_hotkey(options, console.progress)
+    console.progress_done()
+    console.result(hotkey_.as_json(result), hotkey_.as_table(result))
     raise SystemExit(bool(result.wrong))
 
 

@@ -1,11 +1,13 @@
 """Admission and batching: which waiting commands become which batch, and who waits for what.
 
-Pure, and the same for every protocol. Three rules shape a batch:
+Pure, and the same for every protocol. Four rules shape a batch:
 
 - A batch closes as soon as few own batches are undecided, or its oldest command has waited `batch_age_us`; so a lone
   command never waits, and batches form by themselves because a turn takes time.
 - A command one of whose keys has an unexecuted predecessor (it is *entangled*) never shares a batch with clean ones:
   otherwise 1 % of commands on one blocked key would hold nearly all the others.
+- An entangled command waits while `entangled_window` own batches of entangled commands on one of its keys are
+  unexecuted here (see `busy`).
 - Conflicting commands of one stream take effect in their order: a command waits while an earlier conflicting one of
   its stream is in a batch that is still undecided, since that batch might be given up and proposed again later.
 """
@@ -18,10 +20,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from epaxos.busy import NO_KEYS, BusyKeys, Keys, keys_of
 from epaxos.command import MAX_ENTRIES, Batch, count_entries, is_barrier
 from epaxos.errors import Rejected, Unknown
 from epaxos.ids import BatchNumber
-from epaxos.packing import conflicting, count_engine_entries, cut_run, merge_runs, read_mask
+from epaxos.packing import barrier_run, conflicting, count_engine_entries, cut_run, merge_runs, read_mask
 from epaxos.submission import Limits, Submit, Waiter
 
 CLEAN: Final = 0
@@ -29,15 +32,28 @@ ENTANGLED: Final = 1
 BARRIER: Final = 2
 READS: Final = 3
 STAYS: Final = -1
+PARKED: Final = -2
+"""As STAYS, until the window of its key has room."""
+
+
+BARRIER_RUN: Final = barrier_run()
 
 
 class Piece:
     """Consecutive commands of one submitted run: `first … first+count-1`, waiting or in a batch."""
 
-    __slots__ = ("waiter", "stream", "run", "first", "count", "submitted_us", "deadline_us", "batch")
+    __slots__ = ("waiter", "stream", "run", "first", "count", "submitted_us", "deadline_us", "order", "batch")
 
     def __init__(
-        self, waiter: Waiter, stream: int, run: bytes, first: int, count: int, submitted_us: int, deadline_us: int
+        self,
+        waiter: Waiter,
+        stream: int,
+        run: bytes,
+        first: int,
+        count: int,
+        submitted_us: int,
+        deadline_us: int,
+        order: int,
     ) -> None:
         self.waiter: Waiter | None = waiter
         self.stream = stream
@@ -46,13 +62,20 @@ class Piece:
         self.count = count
         self.submitted_us = submitted_us
         self.deadline_us = deadline_us
+        self.order = order
+        """Of its submission; pieces of one run share it."""
         self.batch: BatchNumber | None = None
 
     def cut(self, first: int, count: int) -> Piece:
         """Commands first … first+count-1 of this piece, as a piece of the same run."""
         assert self.waiter is not None
-        run = cut_run(self.run, first, count)
-        return Piece(self.waiter, self.stream, run, self.first + first, count, self.submitted_us, self.deadline_us)
+        run, first = cut_run(self.run, first, count), self.first + first
+        return Piece(self.waiter, self.stream, run, first, count, self.submitted_us, self.deadline_us, self.order)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its place among all that was submitted."""
+        return self.order, self.first
 
     def fail(self, error: Rejected | Unknown) -> None:
         """Tell the waiter, once."""
@@ -67,8 +90,15 @@ class Outstanding:
 
     batch: Batch
     pieces: list[Piece]
-    read: bool
+    kind: int
+    busy: Keys
+    """The keys in whose windows it counts."""
     decided: bool = False
+
+    @property
+    def read(self) -> bool:
+        """Does it only read, of a protocol that answers reads apart?"""
+        return self.kind == READS
 
 
 @dataclass(slots=True)
@@ -78,7 +108,7 @@ class _Closing:
     taken: tuple[list[Piece], ...] = field(default_factory=lambda: ([], [], [], []))
     rest: deque[Piece] = field(default_factory=deque)
     ahead: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
-    """stream -> (kind it went into, or STAYS; run) of its earlier pieces in this pass"""
+    """stream -> (kind it went into, STAYS or PARKED; run) of its earlier pieces in this pass"""
     commands: int = 0
     entries: int = 0
     bytes: int = 0
@@ -99,6 +129,11 @@ class Admission:
         self.outstanding: dict[int, Outstanding] = {}
         """Batch number -> batch, from proposal to answer."""
         self.undecided = 0
+        self._busy = BusyKeys(limits.entangled_window)
+        self._parked: list[Piece] = []
+        """Entangled commands for which the window of a key has no room. Nobody looks at them before one has."""
+        self._freed = False
+        """Has one, since they were looked at?"""
         self._me = me
         self._incarnation = incarnation
         self._number = 0
@@ -109,6 +144,7 @@ class Admission:
         """stream -> its pieces in batches that are not decided, in order"""
         self._deadlines: list[tuple[int, int, Piece]] = []
         self._sequence = 0
+        self._submitted = 0
         self._again_us: int | None = None
         """When to look at the queue again though nothing happens."""
 
@@ -116,7 +152,10 @@ class Admission:
 
     def submit(self, now_us: int, submit: Submit) -> None:
         """Queue a run, or refuse it: certainly not applied."""
-        piece = Piece(submit.waiter, submit.stream, submit.run, 0, submit.count, now_us, submit.deadline_us)
+        self._submitted += 1
+        piece = Piece(
+            submit.waiter, submit.stream, submit.run, 0, submit.count, now_us, submit.deadline_us, self._submitted
+        )
         limits = self.limits
         if submit.count > limits.batch_commands or len(submit.run) > limits.batch_bytes:
             size = f"{submit.count} commands, {len(submit.run)} bytes"
@@ -140,7 +179,7 @@ class Admission:
 
     def cancel(self, waiter: Waiter) -> None:
         """Drop what is not yet proposed; what is takes its course, unheard."""
-        for piece in self._queue:
+        for piece in (*self._queue, *self._parked):
             if piece.waiter is waiter:
                 piece.waiter = None
         for outstanding in self.outstanding.values():
@@ -153,9 +192,15 @@ class Admission:
     def close(self, now_us: int) -> list[Outstanding]:
         """The batches to propose now, in order."""
         self._again_us = None
+        if self._freed:
+            self._freed = False
+            self._queue = deque(sorted((*self._parked, *self._queue), key=lambda piece: piece.place))
+            self._parked.clear()
         if not self._queue or not self._due(now_us):
             return []
         closing = _Closing()
+        for piece in self._parked:
+            closing.ahead.setdefault(piece.stream, []).append((PARKED, piece.run))
         while self._queue:
             piece = self._queue.popleft()
             if piece.waiter is None:
@@ -206,7 +251,9 @@ class Admission:
 
     def _place(self, now_us: int, closing: _Closing, piece: Piece, kind: int) -> None:
         ahead = closing.ahead.setdefault(piece.stream, [])
-        if kind == ENTANGLED and not self._is_old(now_us, piece):
+        if kind == ENTANGLED and not self._busy.has_room(piece.run):
+            place = PARKED
+        elif kind == ENTANGLED and not self._is_old(now_us, piece):
             place = STAYS  # it may be clean in a moment, and a batch of its own is dear
         elif not self._has_room(closing, kind) or self._must_wait(piece, kind, ahead):
             place = STAYS
@@ -219,6 +266,8 @@ class Admission:
         ahead.append((place, piece.run))
         if place == STAYS:
             closing.rest.append(piece)
+        elif place == PARKED:
+            self._parked.append(piece)
         else:
             closing.taken[kind].append(piece)
             closing.commands += piece.count
@@ -229,6 +278,8 @@ class Admission:
         """Does the batch of this kind take more, or does the window take one more batch? A Barrier stands alone."""
         if closing.taken[kind]:
             return kind != BARRIER
+        if kind == BARRIER and not self._busy.has_room(BARRIER_RUN):
+            return False
         return kind == READS or self.credit > sum(map(bool, closing.taken[:READS]))
 
     def _is_full(self, closing: _Closing, piece: Piece) -> bool:
@@ -249,7 +300,9 @@ class Admission:
         name = BatchNumber(self._me, self._incarnation, self._number)
         run = pieces[0].run if len(pieces) == 1 else merge_runs([piece.run for piece in pieces])
         batch = Batch.of(name, run, count_engine_entries(run))
-        outstanding = Outstanding(batch, pieces, kind == READS)
+        busy = keys_of(run) if kind in (ENTANGLED, BARRIER) else NO_KEYS
+        self._busy.enter(busy)
+        outstanding = Outstanding(batch, pieces, kind, busy)
         for piece in pieces:
             self._leave(piece)
             piece.batch = name
@@ -287,6 +340,7 @@ class Admission:
         if outstanding is not None:
             self.decided(name)
             del self.outstanding[name.number]
+            self._freed = self._busy.leave(outstanding.busy) or self._freed
         return outstanding
 
     def _mine(self, name: BatchNumber) -> Outstanding | None:
@@ -315,7 +369,7 @@ class Admission:
 
     def shut(self) -> None:
         """No more turns will come: everybody waiting learns what is known."""
-        for piece in self._queue:
+        for piece in (*self._queue, *self._parked):
             piece.fail(Rejected("closed", "the replica is shutting down"))
         for outstanding in self.outstanding.values():
             for piece in outstanding.pieces:

@@ -83,6 +83,13 @@ class LimitsConfig:
         too_small="one wide-area round trip for every `window` batches: throughput falls on long links",
         too_large="a site that is cut off holds that much undecided work, and everyone recovers it",
     )
+    entangled_window: int = _limit(
+        8,
+        Range(1, 1 << 16, "batches"),
+        bounds="own batches on one busy key, one whose commands meet others, that are not yet executed here",
+        too_small="commands on a busy key wait for those before them although the key has room for more",
+        too_large="a key that gets commands faster than they execute executes none while that lasts",
+    )
     batch_commands: int = _limit(
         4096,
         Range(1, 1 << 16, "commands"),

@@ -44,6 +44,7 @@ class Limits(NamedTuple):
     """The engine's bounds; `config.py` documents each, with both extremes."""
 
     window: int = 1024
+    entangled_window: int = 8
     batch_commands: int = 4096
     batch_bytes: int = 1 << 20
     batch_inflight: int = 4

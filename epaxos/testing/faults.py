@@ -182,6 +182,7 @@ def _limits(forks: Forks) -> Limits:
         blocked_us=pick(rng, (5_000, usual.blocked_us, usual.blocked_us)),
         sessions=pick(forks["faults.sessions"], (1, 2, usual.sessions)),
         session_idle_ms=pick(forks["faults.sessions"], (200, 2_000, usual.session_idle_ms)),
+        entangled_window=pick(rng, (1, 2, usual.entangled_window, usual.entangled_window)),
     )
 
 

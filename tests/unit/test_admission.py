@@ -259,3 +259,87 @@ def test_shutting_tells_everybody_what_is_known() -> None:
     adm.shut()
     assert isinstance(proposed.failures[0][2], Unknown)
     assert waiting.reason == "closed"
+
+
+# ------------------------------------------------------------------------------------------- the window of a busy key
+
+
+def close(adm: Admission) -> list[Outstanding]:
+    """One more batch, long after everything in it has arrived."""
+    return adm.close(FAR_US // 2)
+
+
+def test_a_busy_key_has_so_many_batches_under_way_and_what_waits_travels_together() -> None:
+    adm = admission(b"hot", entangled_window=2, batch_inflight=64)
+    sealed = []
+    for stream in (8, 9):
+        submit(adm, write(b"hot"), stream=stream)
+        sealed += close(adm)
+    for stream in (1, 2, 3):
+        submit(adm, write(b"hot"), stream=stream)
+    assert len(sealed) == 2 and close(adm) == []
+    adm.decided(sealed[0].batch.name)
+    assert close(adm) == [], "decided is not executed: it may still come to depend on what follows"
+    adm.answered(sealed[0].batch.name)
+    (outstanding,) = close(adm)
+    assert keys(outstanding) == [b"hot"] * 3
+    assert adm.commands == 0 and adm.bytes == 0
+
+
+def test_the_window_of_one_busy_key_holds_back_no_other() -> None:
+    adm = admission(b"hot", b"warm", entangled_window=1, batch_inflight=64)
+    submit(adm, write(b"hot"))
+    close(adm)
+    submit(adm, write(b"hot"))
+    submit(adm, write(b"warm"))
+    submit(adm, write(b"cold"))
+    assert sorted(key for outstanding in close(adm) for key in keys(outstanding)) == [b"cold", b"warm"]
+
+
+def test_what_a_stream_said_stays_in_order_around_a_full_window() -> None:
+    hot = {b"hot"}
+
+    def entangled(packed: bytes) -> bytes:
+        return bytes(any(entry.key in hot for entry in command) for command in decode_run(packed))
+
+    adm = Admission(me=1, incarnation=3, limits=Limits(entangled_window=1), entangled=entangled, reads_apart=False)
+    adm.credit = 100
+    submit(adm, write(b"hot"))
+    (first,) = close(adm)
+    submit(adm, write(b"hot", b"a"), stream=7)
+    assert close(adm) == []
+    submit(adm, write(b"a"), stream=7)
+    submit(adm, write(b"a"), stream=8)
+    (other,) = close(adm)
+    assert [piece.stream for piece in other.pieces] == [8], "stream 7 said hot first"
+    adm.answered(first.batch.name)
+    hot.clear()
+    (both,) = close(adm)
+    assert keys(both) == [b"hot", b"a", b"a"]
+
+
+def test_barriers_have_a_window_too() -> None:
+    adm = admission(entangled_window=1)
+    for stream in (1, 2):
+        adm.submit(0, Submit(Waiter(), stream, barrier_run(), 1, FAR_US))
+    (first,) = close(adm)
+    assert close(adm) == []
+    adm.answered(first.batch.name)
+    assert len(close(adm)) == 1
+
+
+def test_who_waits_for_the_window_is_told_when_he_leaves_when_it_is_late_and_when_the_replica_goes() -> None:
+    adm = admission(b"hot", entangled_window=1)
+    submit(adm, write(b"hot"))
+    (first,) = close(adm)
+    leaves = submit(adm, write(b"hot"), stream=2)
+    late = submit(adm, write(b"hot"), stream=3, deadline_us=5)
+    stays = submit(adm, write(b"hot"), stream=4)
+    assert close(adm) == []
+    adm.cancel(leaves)
+    adm.expire(5)
+    assert late.reason == "deadline" and leaves.failures == []
+    adm.shut()
+    assert stays.reason == "closed"
+    adm.answered(first.batch.name)
+    assert close(adm) == [] and adm.commands == 0
