@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -119,16 +120,17 @@ class Namer:
 
 
 def command_text(command: Command) -> str:
-    """A command as people type it."""
+    """A command as people type it; words that a shell would take apart are in quotes."""
     first = command[0]
-    try:
-        words = [Op(first.op).name]
-    except ValueError:
-        words = [f"0x{first.op:02x}"]
+    words = [Op(first.op).name if first.op in set(Op) else f"0x{first.op:02x}"]
     for entry in command:
-        words.append(entry.key.decode(errors="backslashreplace"))
+        words.append(_quoted(entry.key))
         if first.op == Op.INCRBY:
             words.append(str(INCREMENT.unpack(entry.payload)[0]))
         elif entry.payload and not entry.flags & READ:
-            words.append(entry.payload.decode(errors="backslashreplace"))
+            words.append(_quoted(entry.payload))
     return " ".join(words)
+
+
+def _quoted(word: bytes) -> str:
+    return shlex.quote(word.decode(errors="backslashreplace"))

@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 
 from epaxos.cli import run
+from epaxos.command import Batch
+from epaxos.ids import BatchNumber, InstanceId
+from epaxos.messages import PreAccept, PreAcceptOK
+from epaxos.packing import encode_run
+from epaxos.testing import writing
+from epaxos.testing.byhand import SECRET, set_
 from epaxos.testing.reading import ScenarioError
 from epaxos.testing.scenario import differences, rewritten
 
@@ -158,3 +164,56 @@ def test_the_command_line_compares_and_rewrites(tmp_path: Path, capsys: pytest.C
     path.write_text("cluster 3\n\nfly A\n")
     assert run(["scenario", str(path)]) == 1
     assert f"{path}: line 3: 'fly' is no command" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------- written by a program
+
+X = InstanceId(0, 1, 0)
+NONE = (0, 0, 0)
+
+
+def test_a_scenario_is_written_from_events(tmp_path: Path) -> None:
+    batch = Batch.of(BatchNumber(0, 1, 1), encode_run(SECRET, [set_("k", "a b")]))
+    asks = PreAccept(id=X, payload=batch, init_dep=NONE)
+    text = writing.write_scenario(
+        3,
+        [
+            writing.Submit(0, X, batch),
+            writing.Deliver(0, 1, asks),
+            writing.Deliver(0, 1, asks),
+            writing.Drop(1, 0, PreAcceptOK(id=X, dep=NONE)),
+            writing.HoldDisk(2),
+            writing.Deliver(0, 2, asks),
+            writing.Sync(2),
+            writing.Act("recover", 1, X),
+            writing.Wake(1, "tick"),
+            writing.Crash(0),
+            writing.Restart(0),
+        ],
+        story="Found by a program.\nTwo lines.",
+    )
+    path = tmp_path / "found.txt"
+    path.write_text(text)
+    assert not differences(path)
+    assert text.startswith("# Found by a program.\n# Two lines.\ncluster 3\n----\nok\n")
+    lines = text.splitlines()
+    assert sum(line.startswith("deliver A->B PreAccept x SET k ") for line in lines) == 2
+    assert sum(line.startswith("dup A->B PreAccept x SET k ") for line in lines) == 1
+    for line in (
+        "submit A x SET k 'a b'",
+        "hold-disk C",
+        "sync C groups=1",
+        "recover B x",
+        "wake B tick",
+        "crash A",
+        "restart A",
+        "agreement",
+    ):
+        assert line in lines
+
+
+def test_what_cannot_be_replayed_says_so_in_its_place() -> None:
+    lost = PreAcceptOK(id=X, dep=NONE)
+    text = writing.write_scenario(3, [writing.Deliver(1, 0, lost), writing.Restart(1)], story="Too free.")
+    assert text.splitlines()[-1].startswith("does not replay: line 5: no such message is under way")
+    assert "restart" not in text
