@@ -15,6 +15,8 @@ from epaxos.testing.record import Form, Part
 
 _OK = b"+OK\r\n"
 _NIL = b"$-1\r\n"
+_EACH_KEY = ("mget", "transact")
+"""Commands whose reply is an array of what they read of each key."""
 
 
 def bulk(value: bytes | None) -> bytes:
@@ -46,10 +48,10 @@ class KvModel:
             return _integer(state is not None), state
         if verb == "strlen":
             return _integer(len(state or b"")), state
-        if verb == "append":
+        if verb in ("append", "append_get"):
             assert isinstance(argument, bytes)
             after = (state or b"") + argument
-            return _integer(len(after)), after
+            return _integer(len(after)) if verb == "append" else bulk(after), after
         if verb == "incrby":
             assert isinstance(argument, int)
             total = int(state or b"0") + argument
@@ -58,7 +60,7 @@ class KvModel:
 
     def compose(self, form: Form, replies: list[bytes]) -> bytes:
         """As `Model.compose`."""
-        if form.verb == "mget":
+        if form.verb in _EACH_KEY:
             return b"*%d\r\n" % len(replies) + b"".join(replies)
         if form.verb == "mset":
             return _OK
@@ -69,10 +71,10 @@ class KvModel:
 
     def project(self, form: Form, reply: bytes) -> list[bytes | None]:
         """As `Model.project`."""
-        if form.verb == "mget":
+        if form.verb in _EACH_KEY:
             head, _, rest = reply.partition(b"\r\n")
             if head != b"*%d" % len(form.parts):
-                raise ValueError(f"{reply!r} does not answer an MGET of {len(form.parts)} keys")
+                raise ValueError(f"{reply!r} does not answer a command on {len(form.parts)} keys")
             return list(self.split(rest, len(form.parts)))
         if len(form.parts) == 1 or form.verb == "mset":
             return [reply for _ in form.parts]
@@ -134,10 +136,10 @@ def _viable(operations: Sequence[Operation]) -> Callable[[Any], bool]:
     verbs = {_part(op).verb for op in operations if not op.pure}
     settled = max((op.returned or 0 for op in operations if not op.pure), default=0)
     last = [op for op in operations if _part(op).verb == "get" and op.returned is not None and op.invoked > settled]
-    if len(verbs) != 1 or not last:
+    if not verbs or not last:
         return _always
     values = [_value(op) or b"" for op in last]
-    if verbs == {"append"}:
+    if verbs <= {"append", "append_get"}:
         return max(values, key=len).startswith
     if verbs == {"incrby"} and all(_powers_of_two(operations)):
         total = max(int(value) if value.isdigit() else 0 for value in values)

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from epaxos.machines.interface import BatchMachine
-from epaxos.machines.kv import Kv
 from epaxos.protocols.registry import PROTOCOLS, Factory
 from epaxos.testing import faults
 from epaxos.testing.loop import World
 from epaxos.testing.record import Outcome, Violation
 from epaxos.testing.trace import Sink, Trace
+from epaxos.testing.transactions import TransactKv
 from epaxos.testing.workload import COMMANDS_MIN
 
 
@@ -69,7 +69,7 @@ def run_seed(
     *,
     protocol: str | Factory = "epaxos",
     n: int = 5,
-    make_machine: Callable[[], BatchMachine] = Kv,
+    make_machine: Callable[[], BatchMachine] = TransactKv,
     without: Iterable[str] = (),
     sink: Sink | None = None,
 ) -> SeedResult:

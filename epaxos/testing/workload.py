@@ -19,6 +19,7 @@ from epaxos.packing import encode_run
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 from epaxos.testing.record import Call, Form, Life, Outcome, Part, Violation
 from epaxos.testing.sessionload import SessionClient
+from epaxos.testing.transactions import transact
 
 if TYPE_CHECKING:
     from epaxos.testing.loop import World
@@ -36,7 +37,8 @@ _SHARES: Final = (
     ("set", 20),
     ("get", 20),
     ("incrby", 12),
-    ("append", 12),
+    ("append", 6),
+    ("transact", 8),
     ("mget", 12),
     ("mset", 10),
     ("getset", 4),
@@ -57,7 +59,7 @@ class Commands:
         self._hot = pick(rng, (0.1, 0.3, 0.6, 0.9))
         self.registers = [b"r%d" % i for i in range(between(rng, 2, 8))]
         self.counters = [b"c%d" % i for i in range(between(rng, 1, 3))]
-        self.lists = [b"l%d" % i for i in range(between(rng, 1, 3))]
+        self.lists = [b"l%d" % i for i in range(between(rng, 2, 3))]
         # Where commands tell whether a key exists, a write of unknown outcome may have been noticed without showing
         # its value, which is hard for the checker: such commands have keys of their own.
         self.fleeting = [b"x%d" % i for i in range(2)]
@@ -75,6 +77,8 @@ class Commands:
         verb = pick(self._rng, self._verbs)
         if verb == "incrby":
             return self._incrby()
+        if verb == "transact":
+            return self._transact()
         return self._append() if verb == "append" else self._of_registers(verb)
 
     def survey(self) -> Form:
@@ -105,6 +109,15 @@ class Commands:
     def _append(self) -> Form:
         key, value = self._one(self.lists), b"<%b>" % self._tag()
         return Form((Entry(Op.APPEND, 0, key, value),), "append", (Part(key, "append", value),), pure=False)
+
+    def _transact(self) -> Form:
+        tag = self._tag()
+        steps: list[tuple[bytes, bytes | None]] = []
+        for i, key in enumerate(self._several(self.lists)):
+            appends = chance(self._rng, 0.6) or i == 0
+            steps.append((key, b"<%b.%d>" % (tag, i) if appends else None))
+        parts = [Part(key, "get") if each is None else Part(key, "append_get", each) for key, each in steps]
+        return Form(transact(steps, tag), "transact", tuple(parts), pure=False)
 
     def _read(self, verb: str, keys: tuple[bytes, ...]) -> Form:
         op, part = {"get": (Op.GET, "get"), "mget": (Op.MGET, "get"), "exists": (Op.EXISTS, "exists")}.get(

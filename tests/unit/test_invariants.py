@@ -15,6 +15,7 @@ from epaxos.protocols.interface import Frontier, Order
 from epaxos.testing.invariants import ALL, Final, Watch
 from epaxos.testing.kvmodel import KvModel
 from epaxos.testing.record import Call, Form, Life, Outcome, Part, Record, Violation
+from epaxos.testing.transactions import transact
 
 SECRET = bytes(16)
 A, B, A_AGAIN = Life(0, 1), Life(1, 1), Life(0, 2)
@@ -61,7 +62,7 @@ class Run:
     def deliver(self, life: Life, cursor: int, form: Form) -> None:
         for hook in self.watch.delivered:
             entry = form.command[0]
-            hook(life, cursor, (entry.op, (entry.key,), entry.payload))
+            hook(life, cursor, (entry.op, tuple(each.key for each in form.command), entry.payload))
 
     def ask(self, form: Form, stream: int = 1) -> Call:
         self._ticks += 1
@@ -267,6 +268,23 @@ def history_that_no_order_explains(run: Run) -> None:
     run.finish()
 
 
+def half_of_a_command_seen(run: Run) -> None:
+    both = transact([(b"k", b"<1>"), (b"l", b"<2>")], b"")
+    parts = (Part(b"k", "append_get", b"<1>"), Part(b"l", "append_get", b"<2>"))
+    append = Form(both, "transact", parts, pure=False)
+    get = Form(
+        tuple(Entry(Op.MGET, READ, key, b"") for key in (b"k", b"l")),
+        "mget",
+        tuple(Part(key, "get") for key in (b"k", b"l")),
+        pure=True,
+    )
+    first, second = run.ask(append, stream=1), run.ask(get, stream=2)
+    run.answer(second, b"*2\r\n$3\r\n<1>\r\n$-1\r\n")
+    run.answer(first, b"*2\r\n$3\r\n<1>\r\n$3\r\n<2>\r\n")
+    run.everywhere(append)
+    run.finish()
+
+
 @pytest.mark.parametrize(
     ("invariant", "wrong"),
     [
@@ -299,6 +317,7 @@ def history_that_no_order_explains(run: Run) -> None:
         ("strict_serializability", ordered_against_real_time),
         ("strict_serializability", answered_with_another_value),
         ("linearizability", history_that_no_order_explains),
+        ("cycles", half_of_a_command_seen),
     ],
 )
 def test_says_no(invariant: str, wrong: Callable[[Run], None]) -> None:

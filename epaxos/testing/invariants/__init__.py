@@ -13,6 +13,7 @@ from epaxos.testing.invariants.agreement import Agreement
 from epaxos.testing.invariants.answers import Answers
 from epaxos.testing.invariants.base import Final, Invariant
 from epaxos.testing.invariants.convergence import Convergence
+from epaxos.testing.invariants.cycles import NoCycles
 from epaxos.testing.invariants.delivery import Delivery
 from epaxos.testing.invariants.history import HistoryLinearizable
 from epaxos.testing.invariants.once import AtMostOnce
@@ -39,6 +40,7 @@ ALL: tuple[type[Invariant], ...] = (
     StreamOrder,
     StrictlySerializable,
     HistoryLinearizable,
+    NoCycles,
 )
 """In the order in which they judge a finished run: the first that says No names the violation."""
 
