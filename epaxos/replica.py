@@ -15,7 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +42,8 @@ from epaxos.observe.metrics import Metrics
 from epaxos.packing import barrier_run, encode_run
 from epaxos.protocols.interface import Durable, Now, ProtocolConfig
 from epaxos.protocols.registry import build
+from epaxos.replica_session import Session, open_session
+from epaxos.session import SessionId
 from epaxos.storage.directory import DataDirectory
 from epaxos.storage.lmdb import LmdbStore
 
@@ -167,6 +169,10 @@ class Replica:
         """A number for a connection: conflicting commands of one stream take effect in order."""
         return next(self._streams)
 
+    def new_session(self) -> SessionId:
+        """A name for a session to open: no other replica gives it, nor this one again."""
+        return self._engine.new_session()
+
     def now_us(self) -> int:
         """The monotonic clock that deadlines are counted on."""
         return now_us()
@@ -191,27 +197,40 @@ class Replica:
         outcome when the call is cancelled: nobody sends it again. Gives up at the deadline of the cancel scopes around
         it, and after `limits.request_timeout_ms`.
         """
-        return await self._ask(self._packed(opaque_command(command, reads=reads, writes=writes)))
+        return await self.ask(opaque_command(command, reads=reads, writes=writes))
 
     async def read(self, query: bytes, *, reads: Iterable[bytes] = ()) -> bytes:
         """What `StateMachine.apply` returns for `query`, which changes nothing: linearizable. Else as `propose`."""
         keys = tuple(reads)
         whole = (Entry(OPAQUE_OP, WHOLE | READ, b"", query),)
-        return await self._ask(self._packed(opaque_command(query, reads=keys) if keys else whole))
+        return await self.ask(opaque_command(query, reads=keys) if keys else whole)
 
     async def barrier(self) -> None:
         """Return when everything that was answered anywhere before this call has been executed here.
 
         A Barrier is ordered against every command and has no effect. Raises as `propose`.
         """
-        await self._ask(barrier_run())
+        await self.ask_run(barrier_run())
 
-    def _packed(self, command: Command) -> bytes:
+    def session(
+        self, *, fifo: bool = False, resume: tuple[str, int] | None = None, close: bool = True
+    ) -> AbstractAsyncContextManager[Session]:
+        """A session, whose commands may be proposed again after an unknown outcome and take effect once.
+
+        With `fifo` they take effect in the order of their numbers or not at all. `resume` goes on with a session that
+        exists: its `id`, and the last number whose outcome is known or of no interest. Without `close` it stays open
+        when the block ends. Raises Rejected and Unknown as `propose`.
+        """
+        return open_session(self, fifo=fifo, resume=resume, close=close)
+
+    async def ask(self, command: Command) -> bytes:
+        """Have an opaque command applied, as `propose` does."""
         if not self._opaque:
             raise TypeError("opaque commands are for a StateMachine, and this replica runs a machine of batches")
-        return encode_run(self.secret, (command,))
+        return await self.ask_run(encode_run(self.secret, (command,)))
 
-    async def _ask(self, run: bytes) -> bytes:
+    async def ask_run(self, run: bytes) -> bytes:
+        """Submit a run of one command, and wait for what comes of it."""
         waiter = _Proposal()
         timeout_s = trio.current_time() + self.config.limits.request_timeout_ms / 1e3
         deadline_s = max(min(trio.current_effective_deadline(), timeout_s), 0)
@@ -253,7 +272,7 @@ class Replica:
             "protocol": self.config.protocol,
             "incarnation": self.incarnation,
             "up_s": round(trio.current_time() - self._started_s, 1),
-            **{key: engine[key] for key in ("executed", "behind", "in_flight", "pending")},
+            **{key: engine[key] for key in ("executed", "behind", "in_flight", "pending", "sessions")},
             "peers": self._links.status(),
             **self._metrics.status(),
             "detail": engine["protocol"],

@@ -24,7 +24,7 @@ def ask(config: Config, at: str | None, words: tuple[str, ...], *, timeout_s: fl
 
 async def _ask(config: Config, words: tuple[str, ...], timeout_s: float) -> Any:
     with trio.move_on_after(timeout_s):
-        async with Client(config) as client:
+        async with Client(config, retry_ms=0) as client:
             return await client.execute(*words)
     raise Unknown(f"no reply within {timeout_s:g} s")
 

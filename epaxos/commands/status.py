@@ -41,7 +41,7 @@ async def gather(config: Config) -> list[Status]:
 
     async def ask(at: int) -> None:
         try:
-            async with Client(replace(config, replicas=(config.replicas[at],))) as client:
+            async with Client(replace(config, replicas=(config.replicas[at],)), retry_ms=0) as client:
                 found[at] = json.loads(await client.execute("EPAXOS", "STATUS"))
         except EpaxosError as error:
             found[at]["error"] = str(error)

@@ -190,7 +190,7 @@ _SPECS: Final = (
     Spec("info", -1, _ANSWERS, _NONE, _SERVER, "1.0.0", "About this replica, for people"),
     Spec("command", -1, _ANSWERS, _NONE, _SERVER, "2.8.13", "The commands of this server"),
     Spec("config", -2, _ANSWERS, _NONE, _SERVER, "2.0.0", "What Redis clients ask of a configuration"),
-    Spec("epaxos", -2, _ANSWERS, _NONE, _SERVER, "0.1.0", "STATUS of this replica as JSON, RESETSTATS"),
+    Spec("epaxos", -2, _ANSWERS, _NONE, _SERVER, "0.1.0", "STATUS of this replica, RESETSTATS, SESSION, CALL"),
 )
 # fmt: on
 

@@ -231,6 +231,11 @@ def _status(context: Context) -> bytes:
     return replies.bulk(json.dumps(context.host.status(), sort_keys=True).encode())
 
 
+def _elsewhere(context: Context) -> bytes:
+    """These are replicated (`sessions.py`); they are listed here for HELP."""
+    raise AssertionError(f"{context.args[1]!r} is not answered locally")
+
+
 def _command(context: Context) -> bytes:
     return replies.array(_described(spec, context.client.dialect) for spec in TABLE.values())
 
@@ -302,7 +307,9 @@ _SUBCOMMANDS: Final[Mapping[str, Mapping[str, Subcommand]]] = {
         "resetstat": Subcommand(2, _reset_stats, "Begin the counters anew."),
     },
     "epaxos": {
+        "call": Subcommand(-6, _elsewhere, "A handle, a number, a floor and a command: have it applied exactly once."),
         "resetstats": Subcommand(2, _reset_stats, "Begin the counters anew."),
+        "session": Subcommand(-3, _elsewhere, "OPEN [FIFO] gives the handle of a session; CLOSE ends it."),
         "status": Subcommand(2, _status, "Counters and watermarks of this replica, as JSON."),
     },
 }

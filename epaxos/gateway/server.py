@@ -19,10 +19,11 @@ import trio
 
 from epaxos.engine import Waiter
 from epaxos.errors import Rejected, Unknown
-from epaxos.gateway import local, replies
+from epaxos.gateway import local, replies, sessions
 from epaxos.gateway.items import Broken, Item, Local, ParseLimits, Refused, Run
 from epaxos.gateway.resp import parse
 from epaxos.limits import LimitsConfig
+from epaxos.session import SessionId
 
 READ_BYTES: Final = 64 * 1024
 """How much is read from a connection at once."""
@@ -45,6 +46,9 @@ class Replica(Interface):
     def new_stream(self) -> int:
         """A number for a connection: conflicting commands of one stream take effect in order."""
 
+    def new_session(self) -> SessionId:
+        """A name for a session to open: no other replica gives it, nor this one again."""
+
     def submit(self, waiter: Waiter, stream: int, run: bytes, count: int, deadline_us: int) -> None:
         """See `engine.Submit`."""
 
@@ -64,10 +68,12 @@ class Replica(Interface):
 class Pending:
     """The replies to some consecutive commands of a connection, as they come in. The `Waiter` of a run."""
 
-    __slots__ = ("_connection", "_dialect", "_parts", "_taken", "commands", "unanswered")
+    __slots__ = ("_connection", "_dialect", "_instead", "_parts", "_taken", "commands", "unanswered")
 
-    def __init__(self, connection: Connection, commands: int, dialect: int) -> None:
+    def __init__(self, connection: Connection, commands: int, dialect: int, instead: bytes | None = None) -> None:
+        """`instead` is what the client is told when its one command was applied; None: the machine's reply."""
         self.commands = commands
+        self._instead = instead
         self.unanswered = commands
         self._connection = connection
         self._dialect = dialect
@@ -76,6 +82,7 @@ class Pending:
 
     def reply(self, first: int, count: int, data: bytes) -> None:
         """See `engine.Waiter`."""
+        data = data if self._instead is None else self._instead
         self.settle(first, count, replies.to_resp3(data) if self._dialect == 3 else data)
 
     def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
@@ -170,18 +177,26 @@ class Connection:
             await self._room.wait()
 
     def _take(self, item: Item) -> None:
+        if isinstance(item, Local) and sessions.is_of_sessions(item):
+            asked = sessions.ask(item.args, self._replica, self._gateway.parse_limits)
+            if isinstance(asked, sessions.Asked):
+                self._submit(asked.run, self._pend(1, asked.reply))
+                return
+            item = asked
         if isinstance(item, Run):
-            pending = self._pend(item.commands)
-            deadline_us = self._replica.now_us() + self._gateway.limits.request_timeout_ms * 1_000
-            self._replica.submit(pending, self._number, item.run, item.commands, deadline_us)
+            self._submit(item.run, self._pend(item.commands))
             return
         pending = self._pend(1)
         self._ending = isinstance(item, Broken) or (isinstance(item, Local) and item.args[0].lower() == b"quit")
         reply = item.reply if isinstance(item, Refused | Broken) else self._gateway.answer(self._client, item)
         pending.settle(0, 1, reply)
 
-    def _pend(self, commands: int) -> Pending:
-        pending = Pending(self, commands, self._client.dialect)
+    def _submit(self, run: bytes, pending: Pending) -> None:
+        deadline_us = self._replica.now_us() + self._gateway.limits.request_timeout_ms * 1_000
+        self._replica.submit(pending, self._number, run, pending.commands, deadline_us)
+
+    def _pend(self, commands: int, instead: bytes | None = None) -> Pending:
+        pending = Pending(self, commands, self._client.dialect, instead)
         self._queue.append(pending)
         self._outstanding += commands
         return pending

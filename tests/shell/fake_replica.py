@@ -12,6 +12,7 @@ from epaxos.errors import Rejected, Unknown
 from epaxos.ids import BatchNumber
 from epaxos.machines.kv import Kv
 from epaxos.packing import cut_run
+from epaxos.session import SessionId
 
 SECRET = bytes(range(16))
 
@@ -43,6 +44,9 @@ class FakeReplica:
     def new_stream(self) -> int:
         self._streams += 1
         return self._streams
+
+    def new_session(self) -> SessionId:
+        return SessionId(0, 1, self.new_stream())
 
     def submit(self, waiter: Waiter, stream: int, run: bytes, count: int, deadline_us: int) -> None:
         self.submitted.append(Submitted(waiter, stream, run, count, deadline_us))

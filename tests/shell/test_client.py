@@ -64,8 +64,8 @@ class Cluster:
             self._nursery.start_soon(Gateway(site.replica, site.limits).serve, theirs)
         return mine
 
-    def client(self, near: str | None = None) -> Client:
-        return Client(self.config, near, connect=self.connect)
+    def client(self, near: str | None = None, *, retry_ms: int = 0) -> Client:
+        return Client(self.config, near, connect=self.connect, retry_ms=retry_ms)
 
 
 @pytest.fixture
@@ -357,7 +357,7 @@ async def test_a_command_that_breaks_off_while_it_is_sent_is_unknown(cluster: Cl
 async def test_a_connection_that_is_reset_is_lost(cluster_text: ClusterText) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     config = Config.parse(cluster_text(1, client_port=listener.socket.getsockname()[1]))
-    async with listener, Client(config) as kv, trio.open_nursery() as nursery:
+    async with listener, Client(config, retry_ms=0) as kv, trio.open_nursery() as nursery:
         outcome = Outcome()
         nursery.start_soon(outcome.of, kv, "INCR", "k")
         server = await listener.accept()
@@ -441,7 +441,7 @@ async def test_over_tcp(cluster_text: ClusterText) -> None:
     config = Config.parse(cluster_text(1, client_port=port))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: serve_clients(FakeReplica(), listeners, limits=LimitsConfig()))
-        async with Client(config, near="CA") as kv:
+        async with Client(config, near="CA", retry_ms=0) as kv:
             assert await kv.set("k", "v" * 200_000) is True
             assert await kv.get("k") == b"v" * 200_000
         nursery.cancel_scope.cancel()

@@ -1,0 +1,172 @@
+"""The native client: the nearest replica, and every command exactly once.
+
+    async with epaxos.Client("cluster.toml", near="CA") as kv:
+        await kv.set("k", "v")
+
+Commands go out in the order in which they were issued, without waiting for one another's replies, over one connection.
+When that is lost, or the replica cannot say what became of a command, the client asks the next replica of the list,
+which is the order of `cluster.toml` rotated to begin at `near`. Commands that only read are asked again as they are,
+others in a session (`epaxos/session.py`), so that they take effect once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import trio
+
+from epaxos.client.commands import Commands as Commands
+from epaxos.client.link import ResponseError as ResponseError, Word as Word, encode as encode
+from epaxos.client.route import Connect, Route, open_tcp
+from epaxos.config import Config
+from epaxos.errors import Rejected, Unknown
+from epaxos.gateway.commands import TABLE
+from epaxos.session import Numbers
+
+_PAUSE_S: Final = 0.05
+_PAUSE_MAX_S: Final = 1.0
+_GOODBYE_S: Final = 1.0
+"""How long a client that leaves waits for its session to be closed; otherwise idleness ends it."""
+
+
+class _Session:
+    """A session of this client."""
+
+    def __init__(self, handle: bytes) -> None:
+        self.handle = handle
+        self.numbers = Numbers()
+
+
+class Client(Commands):
+    """A client of a cluster, as an asynchronous context manager. Its methods may be called from many tasks at once.
+
+    A cancelled command's outcome is unknown, unless it was waiting to be sent.
+    """
+
+    def __init__(
+        self,
+        config: Config | str | Path,
+        near: str | None = None,
+        *,
+        retry_ms: int = 30_000,
+        connect: Connect = open_tcp,
+        connect_timeout_ms: int = 3_000,
+    ) -> None:
+        """`config` is the cluster or the path of its file; `near` names the replica to prefer, the first if None.
+
+        An unknown outcome is asked after for `retry_ms`, and then raised as `Unknown`; with 0 no session is opened,
+        nothing is sent twice, and `Unknown` comes at once. A replica that does not accept a connection within
+        `connect_timeout_ms` is passed over. Raises ConfigError.
+        """
+        config = config if isinstance(config, Config) else Config.load(config)
+        self._route = Route(config, near, connect=connect, connect_timeout_ms=connect_timeout_ms)
+        self._retry_s = retry_ms / 1_000
+        self._session: _Session | None = None
+        self._opening = trio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._route.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None and self._route.connected:
+            with trio.move_on_after(_GOODBYE_S):
+                await self._close(self._session)
+        await self._route.close()
+
+    async def execute(self, *words: Word) -> Any:
+        """Any command, by its words; its reply as int, bytes, None or a list of these."""
+        if not words:
+            raise ValueError("a command has at least one word")
+        flags = _flags(words[0])
+        if "readonly" in flags and self._retry_s:
+            return await self._ask_again(words)
+        if "write" in flags and self._retry_s:
+            return await self._exactly_once(words)
+        return await self._route.ask(words)
+
+    # -- asking again
+
+    def _pauses(self) -> Iterator[float]:
+        """How long to wait before asking once more, in seconds, for as long as that makes sense."""
+        end_s = trio.current_time() + self._retry_s
+        pause_s = _PAUSE_S
+        while trio.current_time() + pause_s < end_s:
+            yield pause_s
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+    async def _ask_again(self, words: tuple[Word, ...]) -> Any:
+        """A command that may be applied any number of times."""
+        for pause_s in self._pauses():
+            try:
+                return await self._route.ask(words)
+            except Unknown:
+                self._route.turn_away()
+                await trio.sleep(pause_s)
+        return await self._route.ask(words)
+
+    async def _exactly_once(self, words: tuple[Word, ...]) -> Any:
+        """A command that takes effect once, however often it is sent."""
+        session = await self._in_session()
+        try:
+            return await self._numbered(session, words)
+        except Rejected as error:
+            if error.reason != "session_closed":
+                raise
+        # It had ended before anything of this command was sent in it.
+        self._forget(session)
+        return await self._numbered(await self._in_session(), words)
+
+    async def _numbered(self, session: _Session, words: tuple[Word, ...]) -> Any:
+        number = session.numbers.take()
+        try:
+            return await self._call(session, number, words)
+        finally:
+            session.numbers.done(number)
+
+    async def _call(self, session: _Session, number: int, words: tuple[Word, ...]) -> Any:
+        """One number of a session, until its outcome is known."""
+        doubt: Unknown | None = None
+        for pause_s in self._pauses():
+            call = ("EPAXOS", "CALL", session.handle, number, session.numbers.floor, *words)
+            try:
+                return await self._route.ask(call)
+            except Unknown as unknown:
+                doubt = unknown
+                self._route.turn_away()
+            except Rejected as rejected:
+                if doubt is None:
+                    raise
+                if rejected.reason == "session_closed":
+                    raise Unknown("the session ended before the outcome was known") from rejected
+            await trio.sleep(pause_s)
+        raise doubt or Unknown("there was no time to ask")
+
+    # -- the session
+
+    async def _in_session(self) -> _Session:
+        async with self._opening:
+            if self._session is None:
+                self._session = _Session(await self._ask_again(("EPAXOS", "SESSION", "OPEN")))
+            return self._session
+
+    def _forget(self, session: _Session) -> None:
+        if self._session is session:
+            self._session = None
+
+    async def _close(self, session: _Session) -> None:
+        try:
+            await self._route.ask(("EPAXOS", "SESSION", "CLOSE", session.handle))
+        except (Rejected, Unknown):
+            return
+
+
+def _flags(word: Word) -> tuple[str, ...]:
+    name = word if isinstance(word, bytes) else str(word).encode()
+    spec = TABLE.get(name.lower())
+    return spec.flags if spec is not None else ()

@@ -1,0 +1,111 @@
+"""Exactly once for clients of the gateway: `EPAXOS SESSION` and `EPAXOS CALL`.
+
+    EPAXOS SESSION OPEN [FIFO]                          a handle
+    EPAXOS CALL handle number floor command [arg ...]   the reply to the command, the same for every copy of the number
+    EPAXOS SESSION CLOSE handle                         OK
+
+A client that does not know the outcome of a call sends it again, to any replica (see `session.py`). A FIFO session's
+handle says so by its last letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol as Interface
+
+from epaxos.errors import Rejected
+from epaxos.gateway import replies
+from epaxos.gateway.commands import wrong_arity
+from epaxos.gateway.items import Local, ParseLimits, Refused, Run
+from epaxos.gateway.resp import parse
+from epaxos.machines.kv import parse_i64
+from epaxos.packing import decode_run, encode_run
+from epaxos.session import Ended, SessionId, Stamp, end_run, open_run, stamped
+
+_FIFO: Final = "f"
+_NO_SESSION: Final = Refused(replies.error(b"ERR this is not the handle of a session"))
+_NO_NUMBER: Final = Refused(replies.error(b"ERR value is not an integer or out of range"))
+_SYNTAX: Final = Refused(replies.error(b"ERR syntax error"))
+
+
+class Namer(Interface):
+    """What this needs of the replica."""
+
+    @property
+    def secret(self) -> bytes:
+        """What the hash of keys is keyed with."""
+
+    def new_session(self) -> SessionId:
+        """A name for a session to open."""
+
+
+class Asked(NamedTuple):
+    """One command to be replicated."""
+
+    run: bytes
+    reply: bytes | None
+    """What to answer once it was applied; None: its own reply."""
+
+
+def is_of_sessions(item: Local) -> bool:
+    """Is this a command for `ask`?"""
+    args = item.args
+    return len(args) > 1 and args[0].lower() == b"epaxos" and args[1].lower() in (b"session", b"call")
+
+
+def ask(args: Sequence[bytes], replica: Namer, limits: ParseLimits) -> Asked | Refused:
+    """What to replicate for such a command."""
+    if args[1].lower() == b"session":
+        return _session(args, replica)
+    return _call(args, replica, limits)
+
+
+def handle_of(session: SessionId, *, fifo: bool) -> str:
+    """What clients know the session by."""
+    return str(session) + (_FIFO if fifo else "")
+
+
+def _session(args: Sequence[bytes], replica: Namer) -> Asked | Refused:
+    if len(args) not in (3, 4):
+        return Refused(wrong_arity("epaxos|session"))
+    what, word = args[2].lower(), args[3] if len(args) == 4 else None
+    if what == b"open" and (word is None or word.lower() == b"fifo"):
+        session = replica.new_session()
+        handle = handle_of(session, fifo=word is not None)
+        return Asked(open_run(replica.secret, session, fifo=word is not None), replies.bulk(handle.encode()))
+    if what == b"close" and word is not None:
+        found = _parse_handle(word)
+        return _NO_SESSION if found is None else Asked(end_run([Ended(found[0], None)]), replies.OK)
+    return _SYNTAX
+
+
+def _call(args: Sequence[bytes], replica: Namer, limits: ParseLimits) -> Asked | Refused:
+    if len(args) < 6:
+        return Refused(wrong_arity("epaxos|call"))
+    found = _parse_handle(args[2])
+    if found is None:
+        return _NO_SESSION
+    number, floor = parse_i64(args[3]), parse_i64(args[4])
+    if number is None or floor is None or number < 0 or floor < 0:
+        return _NO_NUMBER
+    words = args[5:]
+    _, items = parse(replies.array(map(replies.bulk, words)), replica.secret, limits)
+    (item,) = items
+    if isinstance(item, Run):
+        (command,) = decode_run(item.run)
+        try:
+            stamp = Stamp(found[0], number, floor, fifo=found[1])
+            return Asked(encode_run(replica.secret, [stamped(command, stamp)]), None)
+        except Rejected as error:
+            return Refused(replies.failure(error))
+    if isinstance(item, Local):
+        return Refused(replies.error(b"ERR '%b' has no place in a session" % words[0].lower()))
+    return Refused(item.reply)
+
+
+def _parse_handle(word: bytes) -> tuple[SessionId, bool] | None:
+    text = word.decode("latin-1")
+    try:
+        return SessionId.parse(text.removesuffix(_FIFO)), text.endswith(_FIFO)
+    except ValueError:
+        return None

@@ -1,0 +1,182 @@
+"""The client asks again, in a session, until it knows what became of a command. The test plays the replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import hiredis
+import pytest
+import trio
+import trio.testing
+
+from epaxos.client import Client
+from epaxos.config import Address
+from epaxos.errors import Rejected, Unknown
+from tests.conftest import MakeConfig
+
+pytestmark = pytest.mark.trio
+
+Answer = Callable[[list[bytes]], bytes | None]
+"""What a replica replies to the words of a command; None: it hangs up."""
+HANDLE = b"0.1.1"
+OPENED = b"$5\r\n0.1.1\r\n"
+
+
+class Played:
+    """Three replicas that answer what the test says, and what they were asked."""
+
+    def __init__(self, make_config: MakeConfig, nursery: trio.Nursery, answer: Answer) -> None:
+        self.config = make_config(3)
+        self.answer = answer
+        self.asked: list[tuple[str, list[bytes]]] = []
+        self.open = 0
+        self._nursery = nursery
+        self._names = {replica.client: replica.name for replica in self.config.replicas}
+
+    def client(self, *, retry_ms: int = 30_000) -> Client:
+        return Client(self.config, connect=self._connect, retry_ms=retry_ms)
+
+    @property
+    def calls(self) -> list[tuple[str, list[bytes]]]:
+        """What was asked but for the session itself."""
+        return [(name, words) for name, words in self.asked if words[1:2] != [b"SESSION"]]
+
+    async def _connect(self, address: Address) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        mine, theirs = trio.testing.memory_stream_pair()
+        self._nursery.start_soon(self._serve, self._names[address], theirs)
+        return mine
+
+    async def _serve(self, name: str, stream: trio.abc.Stream) -> None:
+        reader = hiredis.Reader(notEnoughData=None)
+        self.open += 1
+        async with stream:
+            while received := await stream.receive_some():
+                reader.feed(bytes(received))
+                while (words := reader.gets()) is not None:
+                    self.asked.append((name, words))
+                    reply = self.answer(words)
+                    if reply is None:
+                        self.open -= 1
+                        return
+                    await stream.send_all(reply)
+        self.open -= 1
+
+
+def scripted(*replies: bytes | None) -> Answer:
+    """Sessions open and close as they should; calls get these replies, one after the other."""
+    left = list(replies)
+    return lambda words: (
+        {b"OPEN": OPENED, b"CLOSE": b"+OK\r\n"}[words[2]] if words[1:2] == [b"SESSION"] else left.pop(0)
+    )
+
+
+def call(number: int, floor: int, *words: bytes) -> list[bytes]:
+    return [b"EPAXOS", b"CALL", HANDLE, b"%d" % number, b"%d" % floor, *words]
+
+
+async def test_writes_are_numbered_and_the_floor_follows(make_config: MakeConfig) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(b":1\r\n", b"$1\r\n1\r\n", b":2\r\n"))
+        async with played.client() as kv:
+            assert [await kv.incr("k"), await kv.get("k"), await kv.incr("k")] == [1, b"1", 2]
+    words = [words for _, words in played.asked]
+    assert words[0] == [b"EPAXOS", b"SESSION", b"OPEN"]
+    assert words[1:4] == [call(1, 0, b"INCR", b"k"), [b"GET", b"k"], call(2, 1, b"INCR", b"k")]
+    assert words[4:] == [[b"EPAXOS", b"SESSION", b"CLOSE", HANDLE]]
+
+
+async def test_a_call_whose_connection_was_lost_is_sent_again_to_the_next_replica(
+    make_config: MakeConfig, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(None, None, b":1\r\n"))
+        async with played.client() as kv:
+            assert await kv.incr("k") == 1
+    assert played.calls == [(name, call(1, 0, b"INCR", b"k")) for name in played.config.names]
+
+
+async def test_a_replica_that_does_not_know_is_left_and_its_connection_closed(
+    make_config: MakeConfig, autojump_clock: trio.testing.MockClock
+) -> None:
+    unknown = b"-UNKNOWN no majority: may or may not have been applied\r\n"
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(unknown, b"+OK\r\n", unknown, b"$1\r\nv\r\n"))
+        async with played.client() as kv:
+            assert await kv.set("k", "v")
+            await trio.testing.wait_all_tasks_blocked()
+            assert played.open == 1
+            assert await kv.get("k") == b"v"
+    names = played.config.names
+    assert [name for name, _ in played.calls] == [names[0], names[1], names[1], names[2]]
+
+
+async def test_a_rejection_after_a_doubt_does_not_end_the_doubt(
+    make_config: MakeConfig, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(None, b"-BUSY try again: not applied\r\n", b":1\r\n"))
+        async with played.client() as kv:
+            assert await kv.incr("k") == 1
+    assert len(played.calls) == 3
+
+
+async def test_a_rejection_of_the_only_copy_is_certain(make_config: MakeConfig) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(b"-BUSY try again: not applied\r\n", b":1\r\n"))
+        async with played.client() as kv:
+            with pytest.raises(Rejected, match="busy"):
+                await kv.incr("k")
+            assert await kv.incr("k") == 1
+    assert played.calls[1][1] == call(2, 1, b"INCR", b"k")
+
+
+CLOSED = b"-REJECTED session_closed: session 0.1.1 is closed: not applied\r\n"
+
+
+async def test_a_session_that_has_ended_is_followed_by_another(make_config: MakeConfig) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(b":1\r\n", CLOSED, b":2\r\n"))
+        async with played.client() as kv:
+            assert [await kv.incr("k"), await kv.incr("k")] == [1, 2]
+    assert [words[:3] for _, words in played.asked].count([b"EPAXOS", b"SESSION", b"OPEN"]) == 2
+    assert played.calls[-1][1] == call(1, 0, b"INCR", b"k")
+
+
+async def test_a_session_that_ends_during_a_doubt_leaves_it_open(
+    make_config: MakeConfig, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(None, CLOSED))
+        async with played.client() as kv:
+            with pytest.raises(Unknown, match="the session ended"):
+                await kv.incr("k")
+
+
+async def test_asking_has_an_end(make_config: MakeConfig, autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, lambda words: OPENED if words[1:2] == [b"SESSION"] else None)
+        async with played.client(retry_ms=5_000) as kv:
+            begun = trio.current_time()
+            with pytest.raises(Unknown):
+                await kv.incr("k")
+            assert 3 < trio.current_time() - begun <= 5
+    assert len(played.calls) > 5
+
+
+async def test_a_cancelled_call_is_not_asked_for_again(make_config: MakeConfig) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(b"", b":2\r\n"))
+        async with played.client() as kv:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(_cancel_when_blocked, scope)
+                await kv.incr("k")
+            played.answer = lambda words: b":1\r\n:2\r\n"
+            assert await kv.incr("k") == 2
+            played.answer = scripted()
+    assert [words for _, words in played.calls] == [call(1, 0, b"INCR", b"k"), call(2, 1, b"INCR", b"k")]
+
+
+async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel()
