@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import trio
 
-from bench import hotkey as hotkey_, kill as kill_, redis_load
+from bench import hotkey as hotkey_, kill as kill_, redis_load, sessions as sessions_
 from epaxos.console import Console
 from epaxos.submission import DEFAULT_LIMITS
 
@@ -79,6 +79,23 @@ def hotkey(matrix: str, seconds: float, rate_per_s: float, window: int, seed: in
     result = hotkey_.run_hotkey(options, console.progress)
     console.progress_done()
     console.result(hotkey_.as_json(result), hotkey_.as_table(result))
+
+
+@bench.command()
+@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
+@click.option("--seconds", default=60.0, show_default=True, help="How long the load lasts.")
+@click.option("--every", "every_s", default=2.0, show_default=True, help="Seconds between two kills.")
+@click.option("--clients", default=6, show_default=True, type=click.IntRange(1, 100), help="Of all sites together.")
+@_JSON
+def sessions(protocol: str, seconds: float, every_s: float, clients: int, as_json: bool) -> None:
+    """Increments through three replicas that are killed in turn with -9: every counter must be exact.
+
+    \b
+    Example: python -m bench sessions --seconds 20
+    """
+    options = sessions_.SessionOptions(protocol=protocol, seconds=seconds, every_s=every_s, clients=clients)
+    result = trio.run(sessions_.run_sessions, options)
+    click.echo(sessions_.as_json(result) if as_json else sessions_.as_table(result))
     raise SystemExit(bool(result.wrong))
 
 

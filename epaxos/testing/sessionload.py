@@ -116,7 +116,7 @@ class SessionClient:
         self.clients = clients
         self.rng = clients.world.forks[f"workload.session.{number}"]
         self._fifo = chance(self.rng, 0.3)
-        self._depth = between(self.rng, 1, 3)
+        self._depth = between(self.rng, 1, 6)
         self._session: SessionId | None = None
         self._stream = 0
         self._numbers = Numbers()

@@ -262,7 +262,7 @@ class Clients:
         self._cancels = pick(rng, (0.0, 0.0, 0.05))
         self._streams: dict[Life, list[Stream]] = {}
         self._numbers = 0
-        self._sessions = [SessionClient(self, i) for i in range(pick(forks["workload.sessions"], (0, 0, 1, 2)))]
+        self._sessions = [SessionClient(self, i) for i in range(pick(forks["workload.sessions"], (0, 1, 2, 3)))]
         self.open = 0
         self.replies = 0
         self.on_reply: Callable[[Call], None] = lambda call: None
