@@ -79,6 +79,7 @@ def hotkey(matrix: str, seconds: float, rate_per_s: float, window: int, seed: in
     result = hotkey_.run_hotkey(options, console.progress)
     console.progress_done()
     console.result(hotkey_.as_json(result), hotkey_.as_table(result))
+    raise SystemExit(bool(result.wrong))
 
 
 @bench.command()
