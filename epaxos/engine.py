@@ -171,7 +171,6 @@ class Engine:
         out.write = self._gate.flush(now.mono_us, self.applier)
         out.delivered = self.applier.delivered
         out.wake_us = self._wake_us()
-        self._out = Turn()
         return out
 
     def _take(self, item: Input) -> None:
@@ -190,8 +189,9 @@ class Engine:
 
     def _step(self, event: Event) -> None:
         """One step of the protocol, and its effects, in order; then whatever the gate lets through."""
+        perform = self._perform
         for effect in self.protocol.step(self._now, event):
-            self._perform[type(effect)](effect)
+            perform[type(effect)](effect)
         for released in self._gate.release():
             if isinstance(released, Send):
                 self._out.sends.append((released.peers, released.message))
@@ -323,11 +323,13 @@ class Engine:
         self._serving[:] = waiting
 
     def _propose(self) -> None:
-        for outstanding in self.admission.close(self._now.mono_us):
+        batches = self.admission.close(self._now.mono_us)
+        for outstanding in batches:
             deadline_us = max(piece.deadline_us for piece in outstanding.pieces)
             event = Read if outstanding.read else Propose
             self._step(event(batch=outstanding.batch, deadline_us=deadline_us))
-        self._execute()
+        if batches:
+            self._execute()
 
     def _report_blocked(self) -> None:
         """Tell the protocol what execution waits for, when it has waited for `blocked_us`."""
@@ -340,11 +342,12 @@ class Engine:
             self._step(Blocked(ids=self.executor.missing()))
 
     def _wake_us(self) -> int | None:
-        wakes = (
-            *(self._timers.next_us(), self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us),
-            self._idle.wake_us(),
-        )
-        return min((wake for wake in wakes if wake is not None), default=None)
+        soonest_us = self._timers.next_us()
+        waits = self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us, self._idle.wake_us()
+        for wake_us in waits:
+            if wake_us is not None and (soonest_us is None or wake_us < soonest_us):
+                soonest_us = wake_us
+        return soonest_us
 
     # -- views, and the end
 

@@ -41,7 +41,8 @@ class Gate:
     def save(self, effect: Save) -> None:
         """Gather records; the last put or drop of a key counts."""
         self._records.update(effect.puts)
-        self._records.update(dict.fromkeys(effect.drops))
+        if effect.drops:
+            self._records.update(dict.fromkeys(effect.drops))
         self._mark = effect.mark
         if effect.urgent:
             self._urgent = True
@@ -58,9 +59,12 @@ class Gate:
 
     def release(self) -> list[Send | Decide]:
         """What may leave now, in order."""
+        held = self._held
+        if not self._free and not (held and held[0][0] <= self._durable):
+            return []
         free, self._free = self._free, []
-        while self._held and self._held[0][0] <= self._durable:
-            free.append(self._held.popleft()[1])
+        while held and held[0][0] <= self._durable:
+            free.append(held.popleft()[1])
         return free
 
     def durable(self, group: int, applier: Applier) -> int | None:

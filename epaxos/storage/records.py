@@ -52,12 +52,11 @@ def frame(key: bytes, value: bytes) -> bytes:
 
 def unframe(key: bytes, framed: bytes | memoryview) -> bytes:
     """The value inside `framed`. Raises StorageError when this is not what was once stored under `key`."""
-    view = memoryview(framed)
-    value = view[CHECKSUM_BYTES:]
-    if len(view) < CHECKSUM_BYTES or crc32(value, crc32(key)) != int.from_bytes(view[:CHECKSUM_BYTES], "little"):
+    value = bytes(framed[CHECKSUM_BYTES:])
+    if len(framed) < CHECKSUM_BYTES or crc32(value, crc32(key)) != int.from_bytes(framed[:CHECKSUM_BYTES], "little"):
         raise StorageError(
             f"the record {key!r} fails its checksum: the disk gave back something else than was written. Nothing in "
             "this data directory can be relied on any more. Start this replica from a backup taken by the cluster, "
             "or remove it and add a new one under a new name; do not copy another replica's directory over it"
         )
-    return bytes(value)
+    return value

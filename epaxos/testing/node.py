@@ -82,10 +82,14 @@ class Node:
         self._cursor = 0
         self._world = world
         self._swarm = world.swarm
+        self._turn_us = world.swarm.turn_us
+        self._inputs_max = world.swarm.inputs_max
         self._disk_rng = world.forks["disk"]
         self._clock_rng = world.forks["clock"]
         self._inbox: deque[Input] = deque()
         self._turn_at: int | None = None
+        self._calls: set[int] = set()
+        """When the world will call `_turn`; times that were superseded may come true again."""
         self._paused_until = 0
         self._syncing = False
         self._room_after_us = 0
@@ -101,6 +105,8 @@ class Node:
 
     def _when(self, mono_us: int) -> int:
         """The first moment of simulated time at which the clock shows at least `mono_us`."""
+        if not self._rate_ppm:
+            return mono_us - self._mono_offset_us
         at = (mono_us - self._mono_offset_us) * _MILLION // (_MILLION + self._rate_ppm)
         while self.mono_us(at) < mono_us:
             at += 1
@@ -153,6 +159,7 @@ class Node:
         self.up = False
         self._syncing = False
         self._turn_at = None
+        self._calls.clear()
         self._paused_until = 0
         self._inbox.clear()
         self.linked.clear()
@@ -175,24 +182,34 @@ class Node:
         if isinstance(item, PeerDown):
             self.linked.discard(item.peer)
         self._inbox.append(item)
-        if self._turn_at is None or self._turn_at > self._world.now_us + self._swarm.turn_us:
-            self._schedule(self._world.now_us + between(self._clock_rng, 0, self._swarm.turn_us))
+        now_us = self._world.now_us
+        if self._turn_at is None or self._turn_at > now_us + self._turn_us:
+            self._schedule(now_us + between(self._clock_rng, 0, self._turn_us))
 
     def _schedule(self, at_us: int) -> None:
         at_us = max(at_us, self._paused_until)
         if self._turn_at is None or at_us < self._turn_at:
             self._turn_at = at_us
-            self._world.at(at_us, self._turn, self.life, at_us)
+            if at_us not in self._calls:
+                self._calls.add(at_us)
+                self._world.at(at_us, self._turn, self.life, at_us)
 
     def _turn(self, life: Life, at_us: int) -> None:
-        if life != self.life or at_us != self._turn_at or not self.up:
+        if life is not self.life or not self.up:
+            return
+        self._calls.discard(at_us)
+        if at_us != self._turn_at:
             return
         self._turn_at = None
         if at_us < self._paused_until:
             self._schedule(self._paused_until)
             return
         inbox = self._inbox
-        inputs = [inbox.popleft() for _ in range(min(len(inbox), self._swarm.inputs_max))]
+        if len(inbox) <= self._inputs_max:
+            inputs = list(inbox)
+            inbox.clear()
+        else:
+            inputs = [inbox.popleft() for _ in range(self._inputs_max)]
         self._world.trace.line(f"{at_us} {self.me} takes {len(inputs)}")
         now = Now(self.mono_us(at_us), at_us + self._wall_offset_us)
         turn = self.engine.turn(now, inputs)
@@ -200,7 +217,7 @@ class Node:
         self._carry_out(turn)
         if not self.up:
             return
-        if self._inbox:
+        if inbox:
             self._schedule(at_us + 1)
         elif turn.wake_us is not None:
             self._schedule(max(at_us + 1, self._when(turn.wake_us)))

@@ -6,9 +6,9 @@ sets `record` and `watch` before the first replica starts.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Any
 
 from epaxos import messages
@@ -56,6 +56,7 @@ class Stage:
         self._link_rng = forks["links"]
         self._network = Network(n, swarm, forks["net"])
         self._breaks = [[0] * n for _ in range(n)]
+        self._haunted = faults.GHOSTS in swarm.kinds
         self._ghosts: list[list[Receive]] = [[] for _ in range(n)]
         self.nodes = [Node(self, me) for me in range(n)]
 
@@ -64,7 +65,7 @@ class Stage:
     def at(self, at_us: int, what: Callable[..., None], *args: Any) -> None:
         """Call `what(*args)` at that moment of simulated time."""
         self._ties += 1
-        heapq.heappush(self._heap, (at_us, self._ties, what, args))
+        heappush(self._heap, (at_us, self._ties, what, args))
 
     def after(self, delay_us: int, what: Callable[..., None], *args: Any) -> None:
         """Call `what(*args)` after that time."""
@@ -79,7 +80,7 @@ class Stage:
         """Let the next event happen, if there is one by then."""
         if not self._heap or self._heap[0][0] > until_us:
             return False
-        self.now_us, _, what, args = heapq.heappop(self._heap)
+        self.now_us, _, what, args = heappop(self._heap)
         what(*args)
         return True
 
@@ -96,27 +97,25 @@ class Stage:
             if decoded != message:
                 raise Violation("codec", f"{message} became {decoded}")
             message = decoded
+        me, now_us, breaks = source.me, self.now_us, self._breaks[source.me]
         for peer in peers:
             target = self.nodes[peer]
-            for at_us in self._network.arrivals(source.me, peer, self.now_us):
-                breaks = self._breaks[source.me][peer]
-                self.at(at_us, self._arrive, source.me, target, message, target.life, breaks)
+            for at_us in self._network.arrivals(me, peer, now_us):
+                self.at(at_us, self._arrive, me, target, message, target.life, breaks[peer])
 
     def _arrive(self, source: ReplicaId, target: Node, message: Message, life: object, breaks: int) -> None:
         if breaks != self._breaks[source][target.me]:
             return
-        received = Receive(peer=source, message=message)
-        haunted = faults.GHOSTS in self.swarm.kinds
         if not target.up:
-            if haunted and chance(self._link_rng, 0.5):
-                self._ghosts[target.me].append(received)
+            if self._haunted and chance(self._link_rng, 0.5):
+                self._ghosts[target.me].append(Receive(peer=source, message=message))
             return
-        if life != target.life and not haunted:
+        if life is not target.life and not self._haunted:
             return
         name = type(message).__name__
         self.delivered[name] += 1
         self.trace.line(f"{self.now_us} {source}>{target.me} {name}")
-        target.put(received)
+        target.put(Receive(peer=source, message=message))
 
     # -- links
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import heapq
+import struct
 from collections import deque
 from typing import Any, Final
 
@@ -107,11 +108,7 @@ class Instance:
 
     def durable_state(self) -> tuple[object, ...]:
         """What a record holds, in record order."""
-        return (
-            int(self.phase), self.bal, self.abal, self.nop, list(self.dep),
-            None if self.init_dep is None else list(self.init_dep),
-            None if self.ack_dep is None else list(self.ack_dep),
-        )  # fmt: skip
+        return int(self.phase), self.bal, self.abal, self.nop, self.dep, self.init_dep, self.ack_dep
 
 
 # -------------------------------------------------------------------------------------------------------- records
@@ -120,9 +117,13 @@ class Instance:
 #   c…  its batch, as received; written once
 
 
+_KEY: Final = struct.Struct(">cIHQ")
+_PHASES: Final = tuple(Phase)
+
+
 def record_key(letter: bytes, id_: InstanceId) -> bytes:
     """The key of a record of `id_`; letters are those of the table above."""
-    return letter + id_.epoch.to_bytes(4, "big") + id_.lane.to_bytes(2, "big") + id_.slot.to_bytes(8, "big")
+    return _KEY.pack(letter, id_.epoch, id_.lane, id_.slot)
 
 
 def encode_record(instance: Instance) -> bytes:
@@ -132,13 +133,14 @@ def encode_record(instance: Instance) -> bytes:
 
 def decode_record(key: bytes, value: bytes, n: int) -> Instance:
     """The instance a record holds, without its batch. Raises StorageError for a record of another version."""
-    id_ = InstanceId(int.from_bytes(key[1:5], "big"), int.from_bytes(key[7:15], "big"), int.from_bytes(key[5:7], "big"))
+    _, epoch, lane, slot = _KEY.unpack(key)
+    id_ = InstanceId(epoch, slot, lane)
     fields = cbor2.loads(value)
     if fields[0] != RECORD_VERSION or fields[8:] != [0, 0, 0, []]:
         raise StorageError(f"instance {id_}: record version {fields[0]}; this release reads {RECORD_VERSION}")
     instance = Instance(id_)
     _, phase, instance.bal, instance.abal, instance.nop, dep, init_dep, ack_dep, *_ = fields
-    instance.phase = Phase(phase)
+    instance.phase = _PHASES[phase]
     instance.dep = tuple(dep)
     instance.init_dep = None if init_dep is None else tuple(init_dep)
     instance.ack_dep = None if ack_dep is None else tuple(ack_dep)
