@@ -9,14 +9,15 @@ state machine and the replies are all behind `turn`, so the trio shell and the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
-from epaxos.admission import Admission, Outstanding
+from epaxos.admission import Admission, Outstanding, Piece
 from epaxos.applier import Applier
 from epaxos.command import Batch, is_opening
-from epaxos.errors import Rejected, Unknown
+from epaxos.errors import MachineError, Rejected, Unknown
 from epaxos.execution.interface import Executor
 from epaxos.gate import Gate, Timers
 from epaxos.idle import IdleSessions
@@ -287,7 +288,8 @@ class Engine:
 
     def _answer(self, outstanding: Outstanding, batch: Batch) -> None:
         pieces = outstanding.pieces
-        replies = self.applier.apply(batch, [piece.count for piece in pieces])
+        with _told_when_the_machine_raises(pieces):
+            replies = self.applier.apply(batch, [piece.count for piece in pieces])
         self._measure(self._out.executions, outstanding)
         for piece, data in zip(pieces, replies, strict=True):
             waiter, piece.waiter = piece.waiter, None
@@ -296,7 +298,8 @@ class Engine:
 
     def _answer_each(self, outstanding: Outstanding, batch: Batch) -> None:
         """Command by command: the session table may have refused some of them."""
-        outcomes = iter(self.applier.apply_judged(batch))
+        with _told_when_the_machine_raises(outstanding.pieces):
+            outcomes = iter(self.applier.apply_judged(batch))
         self._measure(self._out.executions, outstanding)
         for piece in outstanding.pieces:
             waiter, piece.waiter = piece.waiter, None
@@ -374,3 +377,14 @@ class Engine:
     def shut(self) -> None:
         """No more turns will come: everybody waiting learns what is known of his commands."""
         self.admission.shut()
+
+
+@contextmanager
+def _told_when_the_machine_raises(pieces: Sequence[Piece]) -> Iterator[None]:
+    """These are no longer among the outstanding ones, so nobody would tell them when the replica stops of it."""
+    try:
+        yield
+    except MachineError:
+        for piece in pieces:
+            piece.fail(Unknown("the state machine raised on a command of the same batch"))
+        raise
