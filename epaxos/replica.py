@@ -15,18 +15,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
 from epaxos import accel
-from epaxos._version import VERSION
 from epaxos.command import READ, WHOLE, Command, Entry
 from epaxos.config import Config
 from epaxos.engine import Cancel, Engine, Input, Submit, Turn, Waiter
-from epaxos.errors import Rejected, Unknown
+from epaxos.errors import Rejected, StorageError, Unknown
 from epaxos.ids import ReplicaId
 from epaxos.log import LogEntry
 from epaxos.machines.interface import BatchMachine, StateMachine
@@ -44,8 +43,8 @@ from epaxos.protocols.interface import Durable, Now, ProtocolConfig
 from epaxos.protocols.registry import build
 from epaxos.replica_session import Session, open_session
 from epaxos.session import SessionId
-from epaxos.storage.directory import DataDirectory
-from epaxos.storage.lmdb import LmdbStore
+from epaxos.storage.interface import LiveStore, Volume
+from epaxos.storage.volume import DirectoryVolume
 
 LOG_CHUNK: Final = 256
 """Entries of the log that are read at once."""
@@ -63,42 +62,39 @@ async def open_replica(
     name: str,
     machine: StateMachine | BatchMachine,
     *,
-    data: str | Path,
+    data: str | Path | Volume,
     delays_us: Mapping[str, int] | None = None,
     log: Log | None = None,
     network: Network | None = None,
 ) -> AsyncIterator[Replica]:
     """Run the replica `name` for as long as the block lasts, which is entered when it can serve.
 
-    Its log lives in the directory `data`, and `machine`, which is to be as new, is brought up to date from it first.
-    `delays_us` emulates links of other lengths: peer -> what every frame to it is held back. `log` is stderr, and
-    `network` TCP, by default. When the block ends, whoever still waits is told what is known, what was acknowledged is
-    on disk, and no task or thread is left.
+    Its log lives in the directory `data`, or on a volume of another kind, and `machine`, which is to be as new, is
+    brought up to date from it first. `delays_us` emulates links of other lengths: peer -> what every frame to it is
+    held back. `log` is stderr, and `network` TCP, by default. When the block ends, whoever still waits is told what is
+    known, what was acknowledged is on disk, and no task or thread is left.
 
     Raises ConfigError for a name, peer or address that cannot be, StorageError when the directory cannot be used, and
     StorageError or MachineError out of the block when the replica had to stop.
     """
     me = config.id_of(name)
     delays = {config.id_of(peer): us for peer, us in (delays_us or {}).items()}
-    with DataDirectory.open(
-        Path(data), cluster=config.cluster, protocol=config.protocol, replica=name, release=VERSION
-    ) as directory:
-        store = LmdbStore.open(directory.records, map_bytes=config.limits.map_bytes)
-        try:
-            replica = Replica(
-                config=config,
-                name=name,
-                machine=machine,
-                store=store,
-                incarnation=directory.incarnation,
-                network=network or TcpNetwork(config, me),
-                delays_us=delays,
-                log=log or Log(name, config.names),
-            )
-            async with replica.running():
-                yield replica
-        finally:
-            store.close()
+    volume = DirectoryVolume(Path(data)) if isinstance(data, str | Path) else data
+    with volume.open(
+        cluster=config.cluster, protocol=config.protocol, replica=name, map_bytes=config.limits.map_bytes
+    ) as (store, incarnation):
+        replica = Replica(
+            config=config,
+            name=name,
+            machine=machine,
+            store=store,
+            incarnation=incarnation,
+            network=network or TcpNetwork(config, me),
+            delays_us=delays,
+            log=log or Log(name, config.names),
+        )
+        async with replica.running():
+            yield replica
 
 
 class Replica:
@@ -110,7 +106,7 @@ class Replica:
         config: Config,
         name: str,
         machine: StateMachine | BatchMachine,
-        store: LmdbStore,
+        store: LiveStore,
         incarnation: int,
         network: Network,
         delays_us: Mapping[ReplicaId, int],
@@ -339,7 +335,8 @@ class Replica:
         """One turn of the engine, and what it asks for; when to call again at the latest."""
         turn = self._engine.turn(Now(now_us(), time.time_ns() // 1_000), inputs)
         if turn.write is not None:
-            self._store.write(turn.write)
+            with suppress(StorageError):  # it says so in `failure` too, and then `_watch_disk` raises it, once
+                self._store.write(turn.write)
         for peers, message in turn.sends:
             self._links.send(peers, encode_frame(message))
         self._observe(turn)
@@ -356,8 +353,7 @@ class Replica:
     async def _watch_disk(self) -> None:
         """Tell the engine what has become durable. Raises StorageError when nothing more will."""
         while True:
-            await trio.lowlevel.wait_readable(self._store.fileno())
-            mark = self._store.acknowledge()
+            mark = await self._store.moved()
             if self._store.failure is not None:
                 raise self._store.failure
             self._inbox.put(Durable(mark=mark))
@@ -376,7 +372,7 @@ class Replica:
 
 
 def _engine(
-    config: Config, name: str, machine: StateMachine | BatchMachine, store: LmdbStore, incarnation: int
+    config: Config, name: str, machine: StateMachine | BatchMachine, store: LiveStore, incarnation: int
 ) -> Engine:
     me = config.id_of(name)
     limits = config.limits

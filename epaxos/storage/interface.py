@@ -7,13 +7,18 @@ the suite that every store passes.
 2. `durable` is the mark of the newest group that would survive a power cut; it only grows.
 3. `get` and `scan` show the records of durable groups (they may show later ones too).
 4. A store that cannot write stops for good: `durable` never moves again, and `failure` says why.
+
+A `LiveStore` is one that a shell can wait for, and a `Volume` what stores live on from one start of a replica to the
+next: a data directory (`volume.py`), or something in memory that behaves like one (`epaxos.testing.virtual`).
 """
 
 from __future__ import annotations
 
 import abc
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol as Interface
 
 from epaxos.errors import StorageError
 
@@ -25,6 +30,20 @@ class WriteGroup:
     puts: tuple[tuple[bytes, bytes], ...]
     drops: tuple[bytes, ...]
     mark: int
+
+
+class SyncCounters(NamedTuple):
+    """What was made durable in this life of a store."""
+
+    syncs: int = 0
+    groups: int = 0
+    records: int = 0
+    """Puts and deletions; a key that was written several times between two syncs counts once."""
+    stored_bytes: int = 0
+    """Keys and values of the groups, as they were handed in."""
+    last_sync_us: int = 0
+    """From the begin of the transaction to durable."""
+    max_sync_us: int = 0
 
 
 class Store(abc.ABC):
@@ -55,3 +74,42 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Make durable what is queued, then release everything. Idempotent."""
+
+
+class LiveStore(Store):
+    """A store that a shell can wait for, and be warned by."""
+
+    @abc.abstractmethod
+    async def moved(self) -> int:
+        """Return `durable` when it has moved, or `failure` was set, since the last return. One task at a time."""
+
+    @property
+    @abc.abstractmethod
+    def backlog_bytes(self) -> int:
+        """What the groups that are not durable yet take: 0 when all is durable."""
+
+    @property
+    @abc.abstractmethod
+    def backlog_bytes_max(self) -> int:
+        """At this backlog the store fails: the owner takes in less long before."""
+
+    @property
+    @abc.abstractmethod
+    def counters(self) -> SyncCounters:
+        """What was done so far."""
+
+
+class Mounted(NamedTuple):
+    """A volume in use."""
+
+    store: LiveStore
+    incarnation: int
+    """How many times the volume was opened, this time included; durable before anything is said under it."""
+
+
+class Volume(Interface):
+    """What a replica's records live on, from one start to the next."""
+
+    def open(self, *, cluster: str, protocol: str, replica: str, map_bytes: int) -> AbstractContextManager[Mounted]:
+        """Use the volume for as long as the block lasts. Raises StorageError when it cannot be used, or not by this
+        replica."""

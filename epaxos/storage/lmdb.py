@@ -25,10 +25,11 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import lmdb
+import trio
 
 from epaxos.errors import StorageError
 from epaxos.storage.directory import sync_directory
-from epaxos.storage.interface import Store, WriteGroup
+from epaxos.storage.interface import LiveStore, SyncCounters, WriteGroup
 from epaxos.storage.records import check_group, check_key, frame, unframe
 
 MAP_BYTES: Final = 1 << 36
@@ -54,20 +55,6 @@ SCAN_BYTES: Final = 1 << 20
 """One read transaction of a scan gives this much, and then a record more."""
 
 
-class SyncCounters(NamedTuple):
-    """What the committer has done in this life of the store."""
-
-    syncs: int = 0
-    groups: int = 0
-    records: int = 0
-    """Puts and deletions; a key that was written several times between two syncs counts once."""
-    stored_bytes: int = 0
-    """Keys and values of the groups, as they were handed in."""
-    last_sync_us: int = 0
-    """From the begin of the transaction to durable."""
-    max_sync_us: int = 0
-
-
 class _Queued(NamedTuple):
     framed: list[tuple[bytes, bytes]]
     drops: tuple[bytes, ...]
@@ -75,13 +62,14 @@ class _Queued(NamedTuple):
     size_bytes: int
 
 
-class LmdbStore(Store):
-    """A `Store` in the LMDB environment of one directory. Made by `open`.
+class LmdbStore(LiveStore):
+    """A store in the LMDB environment of one directory. Made by `open`.
 
-    `fileno` makes it something to wait for. The owner's loop is:
+    The owner's loop is:
 
-        await trio.lowlevel.wait_readable(store)
-        mark = store.acknowledge()            # then look at store.failure
+        mark = await store.moved()            # then look at store.failure
+
+    `fileno` and `acknowledge`, of which that is made, are for owners with a loop of another kind.
 
     **Backpressure.** `write` takes what it is given, and `backlog_bytes` says how much is not durable yet: the owner
     stops reading from clients and peers long before `backlog_bytes_max`. At that bound the store fails, for a group
@@ -201,6 +189,11 @@ class LmdbStore(Store):
 
     # -- for the shell
 
+    async def moved(self) -> int:
+        """As `LiveStore.moved`."""
+        await trio.lowlevel.wait_readable(self.fileno())
+        return self.acknowledge()
+
     def fileno(self) -> int:
         """Readable when `durable` has moved, or `failure` was set, since the last `acknowledge`."""
         self._check_open()
@@ -215,8 +208,11 @@ class LmdbStore(Store):
 
     @property
     def backlog_bytes(self) -> int:
-        """What the groups that are not durable yet take: 0 when all is durable."""
         return self._accepted_bytes - self._committed_bytes
+
+    @property
+    def backlog_bytes_max(self) -> int:
+        return self._backlog_bytes_max
 
     @property
     def mapped_bytes(self) -> int:

@@ -1,0 +1,156 @@
+"""Disks that hang or fill, under whole replicas in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import epaxos
+from epaxos.testing.virtual.cluster import VirtualCluster
+from epaxos.testing.virtual.disk import VirtualDisk
+from tests.shell.virtual import History, Outcomes, caught_up, linked, quiet, tasks
+
+pytestmark = pytest.mark.trio
+
+Cluster = VirtualCluster[History]
+
+
+async def test_nothing_is_answered_while_the_disk_is_stuck_and_everything_after(
+    autojump_clock: MockClock, cluster: Cluster
+) -> None:
+    outcomes, elsewhere = Outcomes(), Outcomes()
+    async with trio.open_nursery() as nursery:
+        cluster.disks["CA"].stick()
+        for number in range(20):
+            nursery.start_soon(outcomes.propose, cluster.replicas["CA"], b"stuck %d" % number)
+        await trio.sleep(1)
+        for number in range(20):
+            await elsewhere.propose(cluster.replicas["VA"], b"elsewhere %d" % number)
+        assert len(elsewhere.replies) == 20
+        await trio.sleep(5)
+        assert not outcomes.replies
+        assert not outcomes.rejected
+        assert len(outcomes.unknown) == 20
+        assert cluster.replicas["CA"].status()["disk"]["sync_us_max"] < 1_000_000
+        cluster.disks["CA"].release()
+    assert len(outcomes.replies) == 20
+    await caught_up(cluster)
+    outcomes.check(cluster)
+    elsewhere.check(cluster)
+    await quiet(cluster)
+
+
+async def test_a_disk_that_gets_stuck_at_any_moment_of_a_proposal(autojump_clock: MockClock, cluster: Cluster) -> None:
+    outcomes = Outcomes()
+    for moment_us in range(0, 46_000, 500):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcomes.propose, cluster.replicas["CA"], b"%d" % moment_us)
+            await trio.sleep(moment_us / 1e6)
+            cluster.disks["CA"].stick()
+            await trio.sleep(1)
+            told = b"%d" % moment_us in outcomes.replies
+            await outcomes.propose(cluster.replicas["VA"], b"beside %d" % moment_us)
+            assert told == (b"%d" % moment_us in outcomes.replies), "answered while the disk was stuck"
+            cluster.disks["CA"].release()
+    assert not outcomes.rejected
+    assert not outcomes.unknown
+    await caught_up(cluster)
+    outcomes.check(cluster)
+    await quiet(cluster)
+
+
+async def test_deadlines_run_out_while_the_disk_is_stuck(autojump_clock: MockClock, cluster: Cluster) -> None:
+    outcomes = Outcomes()
+    cluster.disks["CA"].stick()
+    began_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(outcomes.propose, cluster.replicas["CA"], b"%d" % number)
+    assert trio.current_time() - began_s == cluster.config.limits.request_timeout_ms / 1e3
+    assert len(outcomes.unknown) + len(outcomes.rejected) == 20
+    cluster.disks["CA"].release()
+    await outcomes.propose(cluster.replicas["CA"], b"later")
+    await caught_up(cluster)
+    outcomes.check(cluster)
+    await quiet(cluster)
+
+
+async def test_a_replica_whose_disk_is_stuck_can_be_stopped(autojump_clock: MockClock, cluster: Cluster) -> None:
+    outcomes = Outcomes()
+    before = tasks()
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(outcomes.propose, cluster.replicas["CA"], b"%d" % number)
+        await trio.sleep(0.030)
+        cluster.disks["CA"].stick()
+        await cluster.stop("CA")
+    assert not outcomes.replies
+    cluster.disks["CA"].release()
+    await cluster.start("CA")
+    await outcomes.propose(cluster.replicas["CA"], b"later")
+    await caught_up(cluster)
+    outcomes.check(cluster)
+    await quiet(cluster)
+    assert tasks() == before
+
+
+async def flood(cluster: Cluster, outcomes: Outcomes, name: str) -> None:
+    """Propose, fifty at a time, until the replica stops."""
+
+    async def keep_proposing(first: int) -> None:
+        number = first
+        while name in cluster.replicas:
+            await outcomes.propose(cluster.replicas[name], b"%s %d" % (name.encode(), number))
+            number += 50
+
+    async with trio.open_nursery() as nursery:
+        for first in range(50):
+            nursery.start_soon(keep_proposing, first)
+
+
+async def test_a_full_disk_stops_the_replica_and_nothing_is_lost(autojump_clock: MockClock, cluster: Cluster) -> None:
+    for room_bytes in range(10_000, 100_000, 10_000):
+        outcomes = Outcomes()
+        cluster.disks["CA"].room_bytes = room_bytes
+        replica = cluster.replicas["CA"]
+        await flood(cluster, outcomes, "CA")
+        failure = cluster.failures.pop("CA")
+        assert isinstance(failure, epaxos.StorageError)
+        assert "No space left" in str(failure)
+        with pytest.raises(epaxos.Rejected, match="closed"):
+            await replica.propose(b"late")
+        assert await cluster.replicas["VA"].propose(b"beside", writes=[b"other"])
+        cluster.disks["CA"].room_bytes = None
+        await cluster.start("CA")
+        await linked(cluster)
+        await caught_up(cluster)
+        machines = {name: machine.commands for name, machine in cluster.machines.items()}
+        for commands in machines.values():
+            assert {*outcomes.replies} <= {*commands}
+            assert not {*outcomes.rejected} & {*commands}
+            assert len({*commands} & {*outcomes.unknown, *outcomes.replies}) <= len(commands)
+        await cluster.stop()
+        for name in cluster.config.names:
+            cluster.disks[name] = VirtualDisk(sync_us=1_000)
+        await cluster.start()
+        await linked(cluster)
+
+
+async def test_a_disk_that_fails_while_more_is_written_is_told_of_once(
+    autojump_clock: MockClock, cluster: Cluster
+) -> None:
+    for _ in range(10):  # trio draws who is first: the one who learns that it failed, or the one who writes
+        disk, outcomes = cluster.disks["CA"], Outcomes()
+        disk.stick()
+        disk.room_bytes = 0
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outcomes.propose, cluster.replicas["CA"], b"first")
+            await trio.sleep(1)
+            disk.release()
+            nursery.start_soon(outcomes.propose, cluster.replicas["CA"], b"second")
+        await cluster.ended("CA")
+        assert isinstance(cluster.failures.pop("CA"), epaxos.StorageError)
+        assert not outcomes.replies
+        disk.room_bytes = None
+        await cluster.start("CA")
