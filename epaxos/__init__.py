@@ -16,6 +16,7 @@ from epaxos._version import VERSION
 
 if TYPE_CHECKING:
     from epaxos.client import Client, ResponseError
+    from epaxos.client.foreign import AsyncioClient, SyncClient
     from epaxos.config import Config
     from epaxos.engine import LogEntry
     from epaxos.errors import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from epaxos.replica import open_replica
 
 __all__ = [
+    "AsyncioClient",
     "Client",
     "Config",
     "ConfigError",
@@ -42,6 +44,7 @@ __all__ = [
     "ResponseError",
     "StateMachine",
     "StorageError",
+    "SyncClient",
     "Unknown",
     "__version__",
     "open_replica",
@@ -50,6 +53,7 @@ __all__ = [
 __version__: Final = VERSION
 
 _HOMES: Final = {
+    "AsyncioClient": "epaxos.client.foreign",
     "Client": "epaxos.client",
     "Config": "epaxos.config",
     "ConfigError": "epaxos.errors",
@@ -61,6 +65,7 @@ _HOMES: Final = {
     "ResponseError": "epaxos.client",
     "StateMachine": "epaxos.machines.interface",
     "StorageError": "epaxos.errors",
+    "SyncClient": "epaxos.client.foreign",
     "Unknown": "epaxos.errors",
     "open_replica": "epaxos.replica",
 }

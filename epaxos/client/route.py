@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
 import trio
@@ -29,21 +30,21 @@ class Route:
         """Where to look for a replica when there is no connection."""
         self._connect = connect
         self._connect_timeout_ms = connect_timeout_ms
-        self._nursery_manager = trio.open_nursery()
+        self._running = AsyncExitStack()
         self._nursery: trio.Nursery | None = None
         self._link: Link | None = None
         self._connecting = trio.Lock()
 
     async def open(self) -> None:
         """From here on commands may be asked."""
-        self._nursery = await self._nursery_manager.__aenter__()
+        self._nursery = await self._running.enter_async_context(trio.open_nursery())
 
     async def close(self) -> None:
         """End the connection; the outcome of what is under way is unknown."""
         nursery, self._nursery = self._nursery, None
         assert nursery is not None
         nursery.cancel_scope.cancel()
-        await self._nursery_manager.__aexit__(None, None, None)
+        await self._running.aclose()
 
     @property
     def connected(self) -> bool:

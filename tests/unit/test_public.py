@@ -12,6 +12,7 @@ from epaxos.config import PROTOCOLS
 from epaxos.protocols import registry
 
 NAMES = [
+    "AsyncioClient",
     "Client",
     "Config",
     "ConfigError",
@@ -23,6 +24,7 @@ NAMES = [
     "ResponseError",
     "StateMachine",
     "StorageError",
+    "SyncClient",
     "Unknown",
     "__version__",
     "open_replica",
@@ -38,6 +40,13 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
     value = getattr(epaxos, name)
     assert name in dir(epaxos)
     assert name == "__version__" or value.__doc__
+
+
+def test_the_three_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    assert methods(epaxos.SyncClient) == methods(epaxos.AsyncioClient) == methods(epaxos.Client)
 
 
 def test_no_other_name_is_found() -> None:
