@@ -42,6 +42,7 @@ class Action(NamedTuple):
     """Something that a rule of the protocol does sooner or later about an id, and a scenario when it chooses."""
 
     begin: Callable[[Protocol, InstanceId], None]
+    """Raises ValueError when no rule would do it now."""
     hurry: Callable[[Protocol, InstanceId], None]
     """Whoever has not answered by now is not waited for: what a timer of the protocol would say, after a while."""
 

@@ -265,12 +265,16 @@ class ByHand:
 
     # -- crashes
 
-    def crash(self, i: ReplicaId, keep: int = 0) -> None:
-        """Power off: what was not synced is lost but for the first `keep` groups; nobody is told anything."""
+    def crash(self, i: ReplicaId, keep: int = 0, *, lose: bool = True) -> None:
+        """Power off: what was not synced is lost but for the first `keep` groups; nobody is told anything.
+
+        What is under way to the site is lost too, or may still reach its next life when not `lose`.
+        """
         site = self.sites[i]
         site.disk = site.disk.crash(keep)
         site.up = False
-        self.drop(target=i)
+        if lose:
+            self.drop(target=i)
 
     def restart(self, i: ReplicaId) -> Site:
         """A new incarnation on what the disk kept; links to it come up."""

@@ -34,7 +34,7 @@ class Mortal(ByHand):
         """As `ByHand.turn`; a replica that stops has no effects any more."""
         try:
             return super().turn(i, *inputs)
-        except (AssertionError, EpaxosError) as error:
+        except (AssertionError, EpaxosError, LookupError, TypeError, ValueError) as error:
             self.crash(i)
             self.stopped.append((i, f"{type(error).__name__}: {error}"))
             return Turn()
@@ -96,15 +96,20 @@ class Narrator:
 
     # -- events
 
-    def event(self, act: Callable[[], object], *, sends: bool = True) -> list[str]:
-        """Let it happen. Without `sends` only what is left of it in the states and with the clients is told."""
+    def event(self, act: Callable[[], object], *, brief: bool = False) -> list[str]:
+        """Let it happen. In brief: only what clients heard, and what the protocol found worth noting."""
         before = self._now()
         act()
         self._give_names()
         lines = [f"{self.words.replica(i)}  stops: {why}" for i, why in self.cluster.stopped[before.stopped :]]
         for i in range(self.cluster.n):
-            lines += self._changes(i, before)
-            if sends:
+            if not brief:
+                lines += self._changes(i, before)
+            lines += self._notes(i, before)
+            if not brief:
+                lines += self._executions(i, before)
+            lines += self._answers(i, before)
+            if not brief:
                 sent = self.cluster.pick(source=i)
                 lines += self.messages(flight for flight in sent if flight not in before.flights)
         return lines
@@ -145,25 +150,31 @@ class Narrator:
     # -- what came of it
 
     def _changes(self, i: ReplicaId, before: _Before) -> Iterator[str]:
-        letter, site = self.words.replica(i), self.cluster.sites[i]
-        # What had no name when it was looked at may have one now.
         was, now = before.rows[i], dict(self.rows(i))
         for about in [*now, *(about for about in was if about not in now)]:
             old, new = was.get(about, NOTHING), now.get(about, NOTHING)
             if old != new:
-                yield f"{letter}  {about} was {old}"
-                yield f"{letter}  {about} now {new}"
-        fresh = site.incarnation != before.lives[i]
-        for note in site.notes[0 if fresh else before.notes[i] :]:
+                yield f"{self.words.replica(i)}  {about} was {old}"
+                yield f"{self.words.replica(i)}  {about} now {new}"
+
+    def _notes(self, i: ReplicaId, before: _Before) -> Iterator[str]:
+        site = self.cluster.sites[i]
+        for note in site.notes[before.notes[i] if site.incarnation == before.lives[i] else 0 :]:
             about = "" if note.id is None else f" {self.words.id(note.id)}"
-            yield f"{letter}  notes {note.event}{about}{note.detail and f': {note.detail}'}"
-        for number, group in enumerate(site.groups):
-            if fresh or number >= before.groups[i]:
-                verb = "replays" if number < site.replayed else "executes"
-                yield f"{letter}  {verb} {self._group(group)}"
-        for each, heard in zip(self.submissions.values(), [*before.heard, *[0] * len(self.submissions)], strict=False):
+            yield f"{self.words.replica(i)}  notes {note.event}{about}{note.detail and f': {note.detail}'}"
+
+    def _executions(self, i: ReplicaId, before: _Before) -> Iterator[str]:
+        site = self.cluster.sites[i]
+        first = before.groups[i] if site.incarnation == before.lives[i] else 0
+        for number, group in enumerate(site.groups[first:], start=first):
+            verb = "replays" if number < site.replayed else "executes"
+            yield f"{self.words.replica(i)}  {verb} {self._group(group)}"
+
+    def _answers(self, i: ReplicaId, before: _Before) -> Iterator[str]:
+        for at, each in enumerate(self.submissions.values()):
             if each.site == i:
-                yield from (f"{letter}  answers {each.name}: {reply}" for reply in each.heard()[heard:])
+                known = before.heard[at] if at < len(before.heard) else 0
+                yield from (f"{self.words.replica(i)}  answers {each.name}: {reply}" for reply in each.heard()[known:])
 
     def _group(self, group: Group) -> str:
         members = [f"{self.words.id(id_)}: {self.payload_text(id_)}" for id_ in group]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from epaxos.protocols.interface import PeerDown, PeerUp, Rtt
+from epaxos.protocols.interface import PeerDown, PeerUp, Protocol, Rtt
 from epaxos.protocols.registry import PROTOCOLS
 from epaxos.quorums import MAX_REPLICAS
 from epaxos.testing import agreement
@@ -26,19 +26,26 @@ def _submit(told: Narrator, words: Words) -> Iterator[str]:
     site, name, command = words.up(), words.name(), words.command()
     stream = words.number("stream", 0, 1 << 32) if "stream" in words.options else len(told.submissions) + 1
     timeout_us = words.duration_us(words.options["timeout"]) if "timeout" in words.options else FOREVER_US
-    yield from told.event(lambda: told.submit(site, name, command, stream=stream, timeout_us=timeout_us))
+    lines = told.event(lambda: told.submit(site, name, command, stream=stream, timeout_us=timeout_us))
+    yield from lines or [f"{LETTERS[site]}  {name} waits for its turn"]
 
 
 def _deliver(told: Narrator, words: Words) -> Iterator[str]:
-    once = words.flag("once")
-    for flight in under_way(told, words, once=once):
+    once, perhaps = words.flag("once"), words.flag("if-any")
+    found = (fitting if perhaps else under_way)(told, words, once=once)
+    for flight in found:
         yield from _arrives(told, flight)
+    if not found:
+        yield "no such message is under way"
 
 
 def _arrives(told: Narrator, flight: Flight) -> Iterator[str]:
-    """Unless its target went down meanwhile."""
-    if flight in told.cluster.flights:
-        yield from told.event(partial(told.cluster.deliver, flight))
+    """Nothing comes of it when its target is down."""
+    if flight not in told.cluster.flights:
+        return
+    if not told.cluster.sites[flight.target].up:
+        yield f"{LETTERS[flight.target]}  is down: the message is lost"
+    yield from told.event(partial(told.cluster.deliver, flight))
 
 
 def _there_and_back(told: Narrator, flight: Flight) -> Iterator[str]:
@@ -70,12 +77,12 @@ def _dup(told: Narrator, words: Words) -> Iterator[str]:
 
 
 def _settle(told: Narrator, words: Words) -> Iterator[str]:
-    yield from told.event(told.cluster.settle, sends=False)
+    yield from told.event(told.cluster.settle, brief=True)
 
 
 def _heal(told: Narrator, words: Words) -> Iterator[str]:
     us = words.duration_us()
-    yield from told.event(lambda: told.cluster.heal(us), sends=False)
+    yield from told.event(lambda: told.cluster.heal(us), brief=True)
 
 
 def _wait(told: Narrator, words: Words) -> Iterator[str]:
@@ -117,7 +124,7 @@ def _crash(told: Narrator, words: Words) -> Iterator[str]:
     unsynced = len(told.cluster.sites[site].disk.unsynced)
     keep = words.number("keep", 0, unsynced) if "keep" in words.options else 0
     yield f"{LETTERS[site]}  is down; of {unsynced} unsynced writes, {keep} had reached the disk"
-    yield from told.event(lambda: told.cluster.crash(site, keep))
+    yield from told.event(lambda: told.cluster.crash(site, keep, lose=False))
 
 
 def _restart(told: Narrator, words: Words) -> Iterator[str]:
@@ -231,9 +238,9 @@ VERBS: Final[dict[str, Verb]] = {
         ("stream", "timeout"),
     ),
     "deliver": Verb(
-        f"deliver {_MESSAGE_WORDS} [once]",
+        f"deliver {_MESSAGE_WORDS} [once] [if-any]",
         "the messages under way that fit arrive, oldest first; what comes of them does not (`once`: the oldest of each"
-        " link)",
+        " link); that there is none is an error, unless `if-any`",
         _deliver,
     ),
     "exchange": Verb(
@@ -241,8 +248,10 @@ VERBS: Final[dict[str, Verb]] = {
     ),
     "drop": Verb(f"drop {_MESSAGE_WORDS} [once]", "the messages that fit are lost", _drop),
     "dup": Verb(f"dup {_MESSAGE_WORDS}", "the oldest message of each link that fits is under way once more", _dup),
-    "settle": Verb("settle", "every message arrives, and what comes of them, until nothing is under way", _settle),
-    "heal": Verb("heal TIME", "settle, let time pass, and so on: whatever can converge does", _heal),
+    "settle": Verb(
+        "settle", "every message arrives, and what comes of them, until nothing is under way; told in brief", _settle
+    ),
+    "heal": Verb("heal TIME", "settle, let time pass, and so on: whatever can converge does; told in brief", _heal),
     "wait": Verb("wait TIME", "time passes everywhere, no message arrives", _wait),
     "wake": Verb("wake SITE [TIMER]", "the clock of SITE alone runs on to that timer, or to the next one", _wake),
     "hold-disk": Verb("hold-disk SITES", "from now on their disks sync only when told to", _hold_disk),
@@ -252,7 +261,8 @@ VERBS: Final[dict[str, Verb]] = {
     "release-disk": Verb("release-disk SITES", "their disks sync, and from now on by themselves", _release_disk),
     "crash": Verb(
         "crash SITE [keep=N]",
-        "the power goes; of the unsynced writes only the first N survive, or none",
+        "the power goes; of the unsynced writes only the first N survive, or none; what is under way to SITE may still"
+        " reach its next life",
         _crash,
         ("keep",),
     ),
@@ -300,7 +310,7 @@ def begin(words: Sequence[str]) -> Narrator:
     protocol = options.get("protocol", "epaxos")
     if protocol not in PROTOCOLS:
         raise ScenarioError(f"protocol={protocol} is unknown; there are {', '.join(PROTOCOLS)}")
-    settings = {"n": int(numbers[0])}
+    settings = {"n": int(numbers[0]), "batch_age_us": 0}  # proposed when it is handed in, not a millisecond later
     reader = Words(Narrator(1), words[1:], CLUSTER.options)
     if "window" in options:
         settings["window"] = reader.number("window", 1, 1 << 20)
@@ -331,7 +341,14 @@ def _act(told: Narrator, verb: str, words: Words) -> Iterator[str]:
     site, id_ = words.up(), words.id()
     words.end()
     known = set(cluster.flights)
-    yield from told.event(lambda: cluster.poke(site, lambda protocol: action.begin(protocol, id_)))
+
+    def begin(protocol: Protocol) -> None:
+        try:
+            action.begin(protocol, id_)
+        except ValueError as error:
+            raise ScenarioError(f"{verb} {told.words.id(id_)} at {LETTERS[site]}: {error}") from None
+
+    yield from told.event(lambda: cluster.poke(site, begin))
     if "quorum" not in words.options:
         return
     late = words.replicas(words.options["late"]) if "late" in words.options else []

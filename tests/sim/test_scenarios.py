@@ -1,4 +1,4 @@
-"""Every scenario file is as it says; see docs/how-to/write-a-scenario.md."""
+"""Every scenario file is as it says, and tells of the bug it was written about; see docs/how-to/write-a-scenario.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from epaxos.testing.mutants import Mutant, told_under
 from epaxos.testing.scenario import differences
+from tests.sim.told_mutants import TOLD
 
 FOLDER = Path(__file__).resolve().parents[1] / "scenarios"
 FILES = sorted(FOLDER.rglob("*.txt"))
@@ -23,3 +25,10 @@ def test_every_scenario_begins_with_its_story_and_ends_in_agreement(path: Path) 
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert "\nagreement\n----\n" in text and text.endswith("\nagreed\n")
+
+
+@pytest.mark.parametrize(("name", "mutant"), TOLD, ids=lambda each: each if isinstance(each, str) else "")
+def test_a_scenario_tells_of_the_bug_it_was_written_about(name: str, mutant: Mutant) -> None:
+    """In the file's end: the replicas disagree, or one stops, or somebody waits for ever."""
+    found = told_under(mutant, FOLDER / "epaxos" / f"{name}.txt")
+    assert found, f"{name} does not notice: {mutant.story}"

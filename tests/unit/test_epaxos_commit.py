@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from epaxos.command import NOP, Batch
-from epaxos.ids import BatchNumber, InstanceId
+from epaxos.command import NOP
+from epaxos.ids import InstanceId
 from epaxos.messages import (
     Accept,
     AcceptOK,
@@ -16,10 +16,8 @@ from epaxos.messages import (
     PreAccept,
     PreAcceptOK,
     Recover,
-    RecoverOK,
     SlotRange,
 )
-from epaxos.packing import encode_run
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.protocols.interface import Receive
 from epaxos.testing.byhand import ByHand, append, get, mset, set_
@@ -120,25 +118,6 @@ def test_2_2_seven_replicas_go_slow_at_once_when_fast_is_impossible() -> None:
     assert len(cluster.pick(Accept, source=0)) == 6, "three mismatches are more than e = 2"
 
 
-def test_1_6_preaccept_is_logged_before_it_is_sent() -> None:
-    cluster = ByHand(3)
-    cluster.hold_disk.add(0)
-    cluster.submit(0, set_("k", "v"))
-    assert not cluster.flights
-    cluster.sync(0)
-    assert len(cluster.pick(PreAccept)) == 2
-
-
-def test_1_6_a_vote_is_logged_before_it_is_sent_and_before_it_counts() -> None:
-    cluster = ByHand(3)
-    cluster.hold_disk.add(1)
-    cluster.submit(0, set_("k", "v"))
-    cluster.pass_on(PreAccept, target=1)
-    assert not cluster.pick(PreAcceptOK)
-    cluster.sync(1)
-    assert len(cluster.pick(PreAcceptOK, source=1)) == 1
-
-
 def test_1_6_a_fast_commit_is_durable_before_anyone_hears_it() -> None:
     cluster = ByHand(3)
     waiter = cluster.submit(0, set_("k", "v"))
@@ -169,29 +148,6 @@ def test_1_6_the_own_slow_vote_counts_only_once_it_is_durable() -> None:
     assert waiter.replies
 
 
-def test_1_5_s27_a_duplicate_preaccept_gets_the_stored_answer() -> None:
-    cluster = ByHand(5)
-    cluster.submit(0, set_("k", "x"))
-    (flight,) = cluster.pick(PreAccept, target=1)
-    cluster.deliver(flight, again=True)
-    cluster.submit(1, set_("k", "y"))
-    cluster.deliver(flight)
-    first, second = (f.message for f in cluster.pick(PreAcceptOK, source=1))
-    assert first == second == PreAcceptOK(id=A1, dep=(0, 0, 0, 0, 0))
-
-
-def test_1_5_s28_a_preaccept_after_the_join_is_no_vote() -> None:
-    cluster = ByHand(5)
-    cluster.submit(0, set_("k", "x"))
-    cluster.turn(4, Receive(peer=3, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=4)))
-    cluster.pass_on(PreAccept, target=4)
-    instance = cluster.sites[4].protocol.state.live[A1]
-    assert instance.phase is Phase.INIT and instance.ack_dep is None and instance.init_dep is None
-    assert instance.batch is not None, "the payload is known all the same"
-    assert not cluster.pick(PreAcceptOK, source=4)
-    assert [f.message for f in cluster.pick(Nack)] == [Nack(id=A1, ballot=4)]
-
-
 def test_1_5_s29_smaller_ballots_are_refused_and_decided_instances_answer_with_the_decision() -> None:
     cluster = ByHand(3)
     cluster.submit(0, set_("k", "x"))
@@ -212,23 +168,6 @@ def test_1_5_s29_smaller_ballots_are_refused_and_decided_instances_answer_with_t
         cluster.drop(Commit, source=1)
         cluster.turn(1, Receive(peer=0, message=message))
         assert [f.message for f in cluster.pick(Commit, source=1)] == [Commit(id=A1, payload=payload, dep=(0, 0, 0))]
-
-
-def test_1_5_s44_duplicates_of_accept_and_recover_are_answered_again() -> None:
-    cluster = ByHand(3)
-    batch = Batch.of(BatchNumber(0, 1, 1), encode_run(bytes(16), [set_("k", "x")]))
-    recover = Recover(epoch=0, lane=0, first=1, last=1, ballot=3)
-    for _ in range(2):
-        cluster.turn(1, Receive(peer=2, message=recover))
-    assert len(cluster.pick(RecoverOK, source=1)) == 2
-    accept = Accept(id=A1, ballot=3, payload=batch, dep=(0, 0, 0))
-    for _ in range(2):
-        cluster.turn(1, Receive(peer=2, message=accept))
-    answers = [f.message for f in cluster.pick(AcceptOK, source=1, target=2)]
-    assert answers == [AcceptOK(id=A1, ballot=3, nop=False, dep=(0, 0, 0))] * len(answers) and answers
-    cluster.drop(RecoverOK)
-    cluster.turn(1, Receive(peer=2, message=recover))
-    assert not cluster.pick(RecoverOK), "after a vote at the ballot its evidence would lie"
 
 
 def test_messages_from_whoever_may_not_send_them_are_noted_and_ignored() -> None:
@@ -281,22 +220,6 @@ def test_i7_two_decisions_stop_the_replica() -> None:
     for wrong in (Commit(id=A1, payload=NOP, dep=(0, 0, 0)), Commit(id=A1, payload=None, dep=(0, 1, 0))):
         with pytest.raises(AssertionError, match=r"agreement violated at 0\.1"):
             cluster.turn(1, Receive(peer=0, message=wrong))
-
-
-def test_s31_own_lane_order_survives_reordering() -> None:
-    cluster = ByHand(3)
-    cluster.submit(0, append("k", "5"), stream=1)
-    cluster.submit(0, append("k", "7"), stream=2)
-    cluster.wait(1_000)
-    older, newer = cluster.pick(PreAccept, target=1)
-    cluster.deliver(newer)
-    cluster.deliver(older)
-    deps = {f.message.id.slot: f.message.dep for f in cluster.pick(PreAcceptOK, source=1)}
-    assert deps == {1: (0, 0, 0), 2: (1, 0, 0)}
-    cluster.settle()
-    assert cluster.events(0) == ["fast_commit", "fast_commit"]
-    assert cluster.submit(0, get("k")) and cluster.settle() is None
-    assert len({tuple(state) for state in cluster.states()}) == 1
 
 
 def test_multi_key_commands_are_one_command() -> None:

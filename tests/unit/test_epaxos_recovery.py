@@ -21,9 +21,8 @@ from epaxos.messages import (
 )
 from epaxos.packing import encode_run
 from epaxos.protocols.epaxos.query import ANSWERS_MAX
-from epaxos.protocols.epaxos.state import Phase
 from epaxos.protocols.interface import Receive
-from epaxos.testing.byhand import RETRY_US, SECRET, ByHand, append, get, set_
+from epaxos.testing.byhand import RETRY_US, SECRET, ByHand, append, set_
 
 A1 = InstanceId(0, 1, 0)
 
@@ -34,105 +33,6 @@ def batch(number: int = 1, *, origin: int = 0, value: str = "x") -> Batch:
 
 def converged(cluster: ByHand) -> bool:
     return len({tuple(state) for state in cluster.states()}) == 1
-
-
-def test_s18_a_restarted_coordinator_never_acts_for_ballot_0_again() -> None:
-    cluster = ByHand(3)
-    waiter = cluster.submit(0, set_("k", "x"))
-    cluster.pass_on(PreAccept)
-    acks = cluster.pick(PreAcceptOK)
-    cluster.crash(0)
-    cluster.restart(0)
-    for flight in acks:
-        cluster.turn(0, Receive(peer=flight.source, message=flight.message))
-    assert cluster.sites[0].protocol.state.live[A1].phase is Phase.PRE, "late acks count for nothing"
-    assert [f.message.ballot for f in cluster.pick(Recover)] == [1, 1]
-    cluster.settle()
-    assert cluster.sites[1].protocol.recall(A1) == (NOP, (0, 0, 0)), "R2: nobody can have seen a fast commit"
-    assert not waiter.replies and not waiter.errors, "its client went with the old incarnation"
-    assert cluster.sites[0].engine.status()["protocol"]["resubmitted"] == 0
-    assert cluster.submit(1, get("k")) and converged(cluster)
-
-
-def test_1_6_a_durable_fast_commit_survives_its_coordinator() -> None:
-    cluster = ByHand(3)
-    waiter = cluster.submit(0, set_("k", "x"))
-    cluster.pass_on(PreAccept)
-    cluster.pass_on(PreAcceptOK)
-    assert waiter.replies
-    cluster.drop()
-    cluster.crash(0)
-    cluster.restart(0)
-    cluster.heal()
-    assert converged(cluster) and cluster.sites[1].machine.get(b"k") == b"x"
-
-
-def test_a_fast_commit_that_was_lost_with_the_disk_was_never_revealed() -> None:
-    cluster = ByHand(3)
-    waiter = cluster.submit(0, set_("k", "x"))
-    cluster.pass_on(PreAccept)
-    cluster.hold_disk.add(0)
-    cluster.pass_on(PreAcceptOK)
-    assert not waiter.replies and not cluster.pick(Commit)
-    cluster.crash(0, keep=0)
-    cluster.hold_disk.clear()
-    cluster.restart(0)
-    cluster.heal()
-    assert cluster.sites[1].protocol.recall(A1) == (NOP, (0, 0, 0)) and converged(cluster)
-
-
-def test_r1_an_accepted_value_is_repeated() -> None:
-    cluster = ByHand(3)
-    cluster.submit(1, append("k", "b"))
-    cluster.submit(0, append("k", "a"))
-    cluster.pass_on(PreAccept)
-    cluster.pass_on(PreAcceptOK, target=0)
-    cluster.crash(0)
-    cluster.restart(0)
-    (recover, _) = cluster.pick(Recover)
-    assert recover.message.ballot == 1
-    cluster.settle()
-    payload, dep = cluster.sites[0].protocol.recall(A1) or (None, None)
-    assert isinstance(payload, Batch) and dep == (0, 1, 0)
-    cluster.heal()
-    assert converged(cluster)
-
-
-def test_r1_takes_the_newest_vote_not_the_newest_join() -> None:
-    """S1: `abal` decides; a ballot that was only joined is no vote."""
-    cluster = ByHand(5)
-    cluster.submit(0, set_("k", "x"))
-    cluster.pass_on(PreAccept)
-    cluster.crash(0)
-    cluster.restart(0)
-    assert cluster.sites[0].protocol.state.live[A1].bal == 1
-    for peer, abal, dep in ((1, 0, (0, 1, 0, 0, 0)), (2, 1, (0, 0, 1, 0, 0))):
-        reply = RecoverOK(
-            id=A1, ballot=1, abal=abal, phase=int(Phase.ACC), nop=False, payload=batch(),
-            dep=dep, registered=True, init_dep=(0, 0, 0, 0, 0),
-        )  # fmt: skip
-        cluster.turn(0, Receive(peer=peer, message=reply))
-    accepts = cluster.pick(Accept, source=0)
-    assert {f.message.dep for f in accepts} == {(0, 0, 1, 0, 0)} and len(accepts) == 4
-
-
-def test_s30_answers_to_an_older_ballot_do_not_count() -> None:
-    cluster = ByHand(3)
-    cluster.submit(0, set_("k", "x"))
-    cluster.pass_on(PreAccept)
-    cluster.crash(0)
-    cluster.restart(0)
-    cluster.pass_on(Recover)
-    stale = cluster.pick(RecoverOK)
-    assert stale
-    cluster.crash(0)
-    cluster.restart(0)
-    for flight in stale:
-        cluster.turn(0, Receive(peer=flight.source, message=flight.message))
-    assert not cluster.pick(Accept)
-    assert cluster.sites[0].protocol.state.live[A1].bal == 4
-    cluster.settle()
-    assert cluster.sites[0].protocol.recall(A1) == (NOP, (0, 0, 0))
 
 
 def test_a_recovery_is_sent_again_until_a_quorum_answers() -> None:
@@ -184,25 +84,6 @@ def test_a_nack_ends_the_ballot_and_is_outbid_later() -> None:
     assert cluster.sites[0].protocol.recall(A1) is not None, "a decision is not undone"
 
 
-def test_s9_joining_a_ballot_ends_the_fast_path_and_the_command_is_proposed_again() -> None:
-    cluster = ByHand(3)
-    waiter = cluster.submit(0, set_("k", "x"))
-    cluster.pass_on(PreAccept)
-    acks = cluster.pick(PreAcceptOK)
-    cluster.turn(0, Receive(peer=1, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=2)))
-    for flight in acks:
-        cluster.deliver(flight)
-    assert not waiter.replies and not cluster.pick(Commit)
-    for peer in (1, 2):
-        cluster.turn(0, Receive(peer=peer, message=AcceptOK(id=A1, ballot=2, nop=True, dep=(0, 0, 0))))
-    assert cluster.sites[0].protocol.recall(A1) == (NOP, (0, 0, 0))
-    cluster.heal()
-    assert waiter.replies == [b"+OK\r\n"]
-    assert cluster.sites[0].protocol.recall(InstanceId(0, 2, 0)) is not None
-    assert cluster.sites[0].engine.status()["protocol"]["resubmitted"] == 1
-    assert converged(cluster)
-
-
 def test_4_6_past_its_deadline_a_nop_is_rejected_and_never_proposed_again() -> None:
     cluster = ByHand(3)
     waiter = cluster.submit(0, set_("k", "x"), timeout_us=50_000)
@@ -215,19 +96,6 @@ def test_4_6_past_its_deadline_a_nop_is_rejected_and_never_proposed_again() -> N
     assert isinstance(error, Rejected) and error.reason == "deadline"
     cluster.heal()
     assert cluster.sites[0].machine.get(b"k") is None and converged(cluster)
-
-
-def test_s43_pipelined_commands_keep_their_order_across_a_nop() -> None:
-    cluster = ByHand(3)
-    first = cluster.submit(0, set_("k", "1"), stream=9)
-    second = cluster.submit(0, set_("k", "2"), stream=9)
-    cluster.drop()
-    cluster.turn(0, Receive(peer=1, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=2)))
-    for peer in (1, 2):
-        cluster.turn(0, Receive(peer=peer, message=AcceptOK(id=A1, ballot=2, nop=True, dep=(0, 0, 0))))
-    cluster.heal()
-    assert first.replies == second.replies == [b"+OK\r\n"]
-    assert [site.machine.get(b"k") for site in cluster.sites] == [b"2"] * 3
 
 
 def test_a_restart_after_a_crash_of_everybody_loses_nothing_acknowledged() -> None:
@@ -252,13 +120,6 @@ def test_a_restart_on_the_same_slots_is_impossible() -> None:
     cluster.heal()
     cluster.submit(0, set_("k", "y"))
     assert cluster.pick(PreAccept)[0].message.id == InstanceId(0, 2, 0)
-
-
-def test_s19_a_slot_that_others_recovered_as_a_gap_is_not_used() -> None:
-    cluster = ByHand(3)
-    cluster.turn(0, Receive(peer=1, message=Recover(epoch=0, lane=0, first=1, last=2, ballot=2)))
-    cluster.submit(0, set_("k", "x"))
-    assert {f.message.id for f in cluster.pick(PreAccept)} == {InstanceId(0, 3, 0)}
 
 
 def test_the_window_counts_what_an_earlier_life_left_unexecuted() -> None:

@@ -21,6 +21,8 @@ def _epaxos(protocol: Protocol) -> EPaxos:
 
 def _recover(protocol: Protocol, id_: InstanceId) -> None:
     epaxos = _epaxos(protocol)
+    if id_ in epaxos.state.decided:
+        raise ValueError("it is decided there, and nobody recovers what he knows the decision of")
     epaxos.recovery.start([epaxos.state.touch(id_)])
 
 

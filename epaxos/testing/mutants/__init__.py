@@ -14,10 +14,10 @@ from typing import Final
 from epaxos.testing.mutants.base import Mutant
 from epaxos.testing.mutants.engine import ENGINE
 from epaxos.testing.mutants.epaxos import EPAXOS
-from epaxos.testing.mutants.hunt import HUNT_STRIDE, Hunt, hunt, hunts, row
+from epaxos.testing.mutants.hunt import HUNT_STRIDE, Hunt, hunt, hunts, row, told_under
 from epaxos.testing.mutants.raft import RAFT
 from epaxos.testing.mutants.sessions import SESSIONS
 
-__all__ = ["MUTANTS", "Mutant", "Hunt", "HUNT_STRIDE", "hunt", "hunts", "row"]
+__all__ = ["MUTANTS", "Mutant", "Hunt", "HUNT_STRIDE", "hunt", "hunts", "row", "told_under"]
 
 MUTANTS: Final[tuple[Mutant, ...]] = (*EPAXOS, *ENGINE, *SESSIONS, *RAFT)

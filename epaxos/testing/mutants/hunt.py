@@ -1,4 +1,4 @@
-"""The hunt: seeds in a sabotaged process, until one of them kills the mutant."""
+"""The hunt: seeds in a sabotaged process, until one of them kills the mutant. Or a scenario file that tells of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from epaxos.testing.mutants.base import Mutant
 
@@ -44,16 +44,26 @@ def hunt(mutant: Mutant, *, first: int, seeds_max: int) -> Hunt:
         "n": mutant.n,
         "protocol": mutant.protocol,
     }
+    found = _sabotaged(mutant, task)
+    seed = found["seed"]
+    tried = seeds_max if seed is None else seed - first + 1
+    return Hunt(mutant, tried, found["violation"], seed, time.perf_counter() - begun)
+
+
+def told_under(mutant: Mutant, scenario: Path) -> str:
+    """What a scenario file tells otherwise in a sabotaged process, as a diff; empty when it does not notice."""
+    return str(_sabotaged(mutant, {"edits": mutant.edits, "scenario": str(scenario)})["told"])
+
+
+def _sabotaged(mutant: Mutant, task: dict[str, object]) -> dict[str, Any]:
     environment = {**os.environ, "EPAXOS_PURE": "1"} if mutant.pure else dict(os.environ)
     done = subprocess.run(
         [sys.executable, str(_SABOTAGE), json.dumps(task)], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"the hunt of {mutant.name} failed:\n{done.stderr}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    seed = found["seed"]
-    tried = seeds_max if seed is None else seed - first + 1
-    return Hunt(mutant, tried, found["violation"], seed, time.perf_counter() - begun)
+        raise RuntimeError(f"the sabotage by {mutant.name} failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def hunts(
