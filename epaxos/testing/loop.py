@@ -8,8 +8,9 @@ replica has executed everything, every consumer has read it (liveness).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final, NamedTuple
 
 from epaxos.ids import ReplicaId
 from epaxos.machines.interface import BatchMachine
@@ -18,19 +19,33 @@ from epaxos.protocols.registry import Factory
 from epaxos.testing import faults
 from epaxos.testing.faults import Strike
 from epaxos.testing.forks import Forks, between, chance, log_between
-from epaxos.testing.invariants import Final as World_at_rest, Watch
+from epaxos.testing.invariants import ALL, Final as World_at_rest, Invariant, Watch
 from epaxos.testing.kvmodel import KvModel
 from epaxos.testing.node import Node
-from epaxos.testing.record import Call, Life, Record, Violation
+from epaxos.testing.record import Call, Life, Model, Record, Violation
 from epaxos.testing.stage import Stage
 from epaxos.testing.trace import Trace
-from epaxos.testing.workload import Clients
+from epaxos.testing.transactions import TransactKv
+from epaxos.testing.workload import Clients, Commands, Source
 
 SETTLE_US: Final = 30_000_000
 """The simulated time the world has to come to rest after the last fault."""
 LOOK_US: Final = 20_000
 EVENTS_MAX: Final = 12_000
 """Of one run, for each link. A run takes some hundred a link; a protocol that sends for ever is stopped here."""
+
+
+class Play(NamedTuple):
+    """What is performed: a machine, commands for it, and what is demanded of the two."""
+
+    make_machine: Callable[[], BatchMachine]
+    make_commands: Callable[[Random], Source]
+    model: Model
+    invariants: Sequence[type[Invariant]] = ALL
+
+
+KV: Final = Play(TransactKv, Commands, KvModel())
+"""The key-value machine."""
 
 
 class World(Stage):
@@ -42,13 +57,13 @@ class World(Stage):
         build: Factory,
         *,
         n: int,
-        make_machine: Callable[[], BatchMachine],
+        play: Play,
         without: frozenset[str],
         trace: Trace,
     ) -> None:
         forks = Forks(seed)
         swarm = faults.draw(forks, n, without)
-        super().__init__(build, forks=forks, swarm=swarm, make_machine=make_machine, trace=trace)
+        super().__init__(build, forks=forks, swarm=swarm, make_machine=play.make_machine, trace=trace)
         self.events = 0
         self.struck: Counter[str] = Counter()
         self._events_max = EVENTS_MAX * n * n
@@ -59,10 +74,10 @@ class World(Stage):
         self._encore = swarm.encore
         self._end_us = swarm.fault_us + SETTLE_US
         self._ambushes = list(swarm.ambush_replies)
-        self.clients = Clients(self, forks, swarm.limits.batch_commands, swarm.fault_us)
+        self.clients = Clients(self, forks, swarm.limits.batch_commands, swarm.fault_us, play.make_commands)
         self.clients.on_reply = self._replied
-        self.record = Record(KvModel(), self.clients.commands.keys)
-        self.watch = Watch(self.record)
+        self.record = Record(play.model, self.clients.commands.keys)
+        self.watch = Watch(self.record, play.invariants)
 
     def run(self) -> None:
         """From the first start to rest. Raises Violation."""

@@ -10,17 +10,15 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from epaxos.machines.interface import BatchMachine
 from epaxos.protocols.registry import PROTOCOLS, Factory
 from epaxos.testing import faults
-from epaxos.testing.loop import World
+from epaxos.testing.loop import KV, Play, World
 from epaxos.testing.record import Outcome, Violation
 from epaxos.testing.trace import Sink, Trace
-from epaxos.testing.transactions import TransactKv
 from epaxos.testing.workload import COMMANDS_MIN
 
 
@@ -69,19 +67,19 @@ def run_seed(
     *,
     protocol: str | Factory = "epaxos",
     n: int = 5,
-    make_machine: Callable[[], BatchMachine] = TransactKv,
+    play: Play = KV,
     without: Iterable[str] = (),
     sink: Sink | None = None,
 ) -> SeedResult:
     """Run one seed to its end, or to the first violation, which is in the result.
 
-    `protocol` is a name of the registry or a factory of one's own; `without` leaves out kinds of faults; `sink` gets
-    the trace, line by line.
+    `protocol` is a name of the registry or a factory of one's own; `play` is what is performed; `without` leaves out
+    kinds of faults; `sink` gets the trace, line by line.
     """
     begun = time.perf_counter()
     trace = Trace(sink)
     build = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
-    world = World(seed, build, n=n, make_machine=make_machine, without=frozenset(without), trace=trace)
+    world = World(seed, build, n=n, play=play, without=frozenset(without), trace=trace)
     violations: tuple[str, ...] = ()
     try:
         _run(world)

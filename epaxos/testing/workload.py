@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from epaxos.command import READ, WHOLE, Command, Entry
 from epaxos.engine import Cancel, Submit
@@ -51,8 +51,28 @@ _SHARES: Final = (
 )
 
 
+class Source(Protocol):
+    """Makes the commands of a run."""
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Every key that more than one command may touch."""
+
+    @property
+    def run_max(self) -> int:
+        """So many commands may be submitted at once: one, where replies cannot be told apart."""
+
+    def next(self) -> Form:
+        """One more command."""
+
+    def survey(self) -> Form:
+        """A command for each replica when everything is over, which reads as much as there is."""
+
+
 class Commands:
-    """Makes commands on a small set of keys."""
+    """Makes commands for the key-value machine, on a small set of keys."""
+
+    run_max = 3
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
@@ -248,16 +268,18 @@ class Stream:
 class Clients:
     """All clients of a run."""
 
-    def __init__(self, world: World, forks: Forks, batch_commands: int, fault_us: int) -> None:
+    def __init__(
+        self, world: World, forks: Forks, batch_commands: int, fault_us: int, make: Callable[[Random], Source]
+    ) -> None:
         self.world = world
         self.secret = SECRET
         self.rng = rng = forks["workload"]
-        self.commands = Commands(forks["workload.commands"])
+        self.commands = make(forks["workload.commands"])
         self.total = between(rng, COMMANDS_MIN, COMMANDS_MAX)
         self.left = self.total
         self._streams_each = between(rng, 1, 3)
         self.think_us = int(fault_us * world.n * self._streams_each / self.total * pick(rng, (0.2, 0.5, 1.0)))
-        self._run_max = min(pick(rng, (1, 1, 3)), batch_commands)
+        self._run_max = min(pick(rng, (1, 1, 3)), batch_commands, self.commands.run_max)
         self.deadline_us = log_between(rng, 50_000, 20_000_000)
         self._cancels = pick(rng, (0.0, 0.0, 0.05))
         self._streams: dict[Life, list[Stream]] = {}
