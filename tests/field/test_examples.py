@@ -100,6 +100,18 @@ async def test_a_ledger_goes_on_after_everybody_was_killed(folder: Path) -> None
             assert {int((await each.lines(1))[0].split()[-1]) for each in (ca, va)} == sums
 
 
+def test_the_bug_that_was_planted_is_found_as_the_docs_say(repository: Path) -> None:
+    votes = [sys.executable, str(repository / "examples" / "votes.py")]
+    printed = subprocess.run(votes, capture_output=True, text=True, check=True).stdout
+    page = (repository / "docs" / "how-to" / "test-your-machine.md").read_text(encoding="utf-8")
+    found, corrected, simulated = printed.rstrip().split("\n\n")
+    assert found.startswith("footprint: ")
+    assert found in page
+    assert corrected.startswith("corrected: 150 commands")
+    assert "2 other hash seeds" in corrected
+    assert simulated.startswith("10 seeds")
+
+
 def test_the_first_page_shows_the_examples_as_they_are(repository: Path) -> None:
     page = (repository / "README.md").read_text(encoding="utf-8")
     source = (repository / "examples" / "ledger.py").read_text(encoding="utf-8")
