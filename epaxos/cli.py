@@ -211,7 +211,13 @@ def _seed_range(context: click.Context, option: click.Parameter, text: str | Non
 )
 @click.option("--seed", type=int, metavar="N", help="Run one seed and show what it drew.")
 @click.option("--trace", is_flag=True, help="With --seed: print every event.")
-@click.option("--shrink", is_flag=True, help="With --seed: leave out faults for as long as it still fails.")
+@click.option(
+    "--shrink", is_flag=True, help="With --seed: leave out commands and kinds of fault for as long as it still fails."
+)
+@click.option("--without", multiple=True, metavar="KIND", help="With --seed: leave out this kind of fault.")
+@click.option(
+    "--commands", type=click.IntRange(min=1), metavar="N", help="With --seed: no more than N commands of clients."
+)
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="What to run.")
 @click.option("--replicas", type=click.IntRange(1, MAX_REPLICAS), default=5, show_default=True, help="How many.")
 @click.option(
@@ -223,6 +229,8 @@ def sim(
     seed: int | None,
     trace: bool,
     shrink: bool,
+    without: Sequence[str],
+    commands: int | None,
     protocol: str,
     replicas: int,
     jobs: int,
@@ -237,7 +245,16 @@ def sim(
     console = Console(as_json)
     if seed is None:
         return module.many(seeds, protocol=protocol, n=replicas, jobs=jobs, console=console)
-    return module.one(seed, protocol=protocol, n=replicas, trace=trace, shrunk=shrink, console=console)
+    return module.one(
+        seed,
+        protocol=protocol,
+        n=replicas,
+        without=without,
+        commands=commands,
+        trace=trace,
+        shrunk=shrink,
+        console=console,
+    )
 
 
 @cli.command()

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
-from epaxos.testing.seeds import SeedResult, Summary, run_seed, run_seeds, shrink
+from epaxos.errors import ConfigError
+from epaxos.testing.faults import KINDS
+from epaxos.testing.seeds import SeedResult, Summary, run_seed, run_seeds
+from epaxos.testing.shrinking import shrink
 
 
 def many(seeds: Sequence[int], *, protocol: str, n: int, jobs: int, console: Console) -> int:
@@ -22,12 +25,33 @@ def many(seeds: Sequence[int], *, protocol: str, n: int, jobs: int, console: Con
     return _verdict(bool(summary.violations))
 
 
-def one(seed: int, *, protocol: str, n: int, trace: bool, shrunk: bool, console: Console) -> int:
-    """Run one seed, showing what it drew; `shrunk` leaves out kinds of fault for as long as it still fails."""
-    result = run_seed(seed, protocol=protocol, n=n, sink=console.say if trace else None)
+def one(
+    seed: int,
+    *,
+    protocol: str,
+    n: int,
+    without: Sequence[str],
+    commands: int | None,
+    trace: bool,
+    shrunk: bool,
+    console: Console,
+) -> int:
+    """Run one seed, showing what it drew; `shrunk` makes a failing one as small as can be.
+
+    Raises ConfigError for a kind of fault that there is not.
+    """
+    unknown = [kind for kind in without if kind not in KINDS]
+    if unknown:
+        raise ConfigError(f"no kind of fault {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    sink = console.say if trace else None
+    result = run_seed(seed, protocol=protocol, n=n, without=without, commands=commands, sink=sink)
     if result.violations and shrunk:
-        left_out, result = shrink(seed, protocol=protocol, n=n)
-        console.say(f"still fails without {', '.join(left_out) or 'anything left out'}")
+        small = shrink(seed, protocol=protocol, n=n, progress=console.progress)
+        console.progress_done()
+        console.say(
+            f"the smallest of {small.runs} runs: {small.commands} commands, {len(small.result.faults)} kinds of fault"
+        )
+        result = small.result
     console.result(asdict(result), _described(result))
     return _verdict(bool(result.violations))
 

@@ -69,22 +69,27 @@ def run_seed(
     n: int = 5,
     play: Play = KV,
     without: Iterable[str] = (),
+    commands: int | None = None,
     sink: Sink | None = None,
 ) -> SeedResult:
     """Run one seed to its end, or to the first violation, which is in the result.
 
     `protocol` is a name of the registry or a factory of one's own; `play` is what is performed; `without` leaves out
-    kinds of faults; `sink` gets the trace, line by line.
+    kinds of faults, `commands` all but so many of the clients' commands; `sink` gets the trace, line by line.
     """
+    without = tuple(without)
     begun = time.perf_counter()
     trace = Trace(sink)
     build = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
     world = World(seed, build, n=n, play=play, without=frozenset(without), trace=trace)
+    if commands is not None:
+        world.clients.limit(commands)
     violations: tuple[str, ...] = ()
     try:
         _run(world)
     except Violation as violation:
-        violations = (f"{violation}\n{_replay_with(seed, protocol, n)}",)
+        replay = replay_with(seed, protocol, n, without=without, commands=commands)
+        violations = (f"{violation}\nreplay with: {replay} --trace",)
         trace.line(f"{world.now_us} {violation.invariant}")
     outcomes = Counter(call.outcome.value for call in world.record.calls)
     return SeedResult(
@@ -118,10 +123,14 @@ def _run(world: World) -> None:
         raise Violation("exception", f"{error!r} at {world.now_us} us\n{where}") from error
 
 
-def _replay_with(seed: int, protocol: str | Factory, n: int) -> str:
+def replay_with(
+    seed: int, protocol: str | Factory, n: int, *, without: Iterable[str] = (), commands: int | None = None
+) -> str:
+    """The command line that runs it."""
     named = f" --protocol {protocol}" if isinstance(protocol, str) and protocol != "epaxos" else ""
     sized = f" --replicas {n}" if n != 5 else ""
-    return f"replay with: epaxos sim --seed {seed}{named}{sized} --trace"
+    less = "".join(f" --without {kind}" for kind in without) + ("" if commands is None else f" --commands {commands}")
+    return f"epaxos sim --seed {seed}{named}{sized}{less}"
 
 
 # ------------------------------------------------------------------------------------------------------- many seeds
@@ -186,26 +195,6 @@ class Summary:
             lines.append(f"{self.undecided} histories too entangled to be judged from outside")
         lines.append(f"{len(self.violations)} violations")
         return "\n".join(lines)
-
-
-def shrink(seed: int, *, protocol: str | Factory = "epaxos", n: int = 5) -> tuple[tuple[str, ...], SeedResult]:
-    """Leave out kinds of fault for as long as the seed still fails in the same way: (kinds left out, the result).
-
-    Raises ValueError for a seed that does not fail.
-    """
-    left_out: tuple[str, ...] = ()
-    result = run_seed(seed, protocol=protocol, n=n)
-    if not result.violations:
-        raise ValueError(f"seed {seed} does not fail")
-    for kind in result.faults:
-        tried = run_seed(seed, protocol=protocol, n=n, without=(*left_out, kind))
-        if tried.violations and _invariant(tried) == _invariant(result):
-            left_out, result = (*left_out, kind), tried
-    return left_out, result
-
-
-def _invariant(result: SeedResult) -> str:
-    return result.violations[0].partition(":")[0]
 
 
 if __name__ == "__main__":

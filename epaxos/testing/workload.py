@@ -289,6 +289,10 @@ class Clients:
         self.replies = 0
         self.on_reply: Callable[[Call], None] = lambda call: None
 
+    def limit(self, commands: int) -> None:
+        """Before the run: all but so many of the commands stay away. The others come as they would have."""
+        self.left = self.total = min(self.total, commands)
+
     # -- the streams
 
     def arrive(self, node: Node) -> None:

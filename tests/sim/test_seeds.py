@@ -8,7 +8,8 @@ from epaxos.cli import run
 from epaxos.testing import faults
 from epaxos.testing.faults import KINDS, KINDS_MIN, draw
 from epaxos.testing.forks import Forks
-from epaxos.testing.seeds import SeedResult, Summary, run_seed, run_seeds, shrink
+from epaxos.testing.seeds import SeedResult, Summary, run_seed, run_seeds
+from epaxos.testing.shrinking import shrink
 from epaxos.testing.workload import COMMANDS_MIN
 from tests.sim.sequencer import Sequencer
 from tests.sim.test_sequencer import Askew, factory
@@ -65,11 +66,27 @@ def test_leaving_out_a_kind_leaves_the_others_as_they_were(seed: int) -> None:
         assert (less.fault_us, less.limits, less.retry_us) == (whole.fault_us, whole.limits, whole.retry_us)
 
 
-def test_a_failing_seed_shrinks_to_the_faults_that_matter() -> None:
-    left_out, result = shrink(0, protocol=factory(Askew))
-    assert result.violations and set(left_out) == set(draw(Forks(0), 5).kinds), "it is wrong without any fault"
+def test_a_failing_seed_shrinks_to_the_faults_and_commands_that_matter() -> None:
+    whole = run_seed(0, protocol=factory(Askew))
+    small = shrink(0, protocol=factory(Askew))
+    assert set(small.without) == set(whole.faults), "it is wrong without any fault"
+    assert small.result.violations and small.result.commands == small.commands < whole.commands
+    again = run_seed(0, protocol=factory(Askew), without=small.without, commands=small.commands)
+    assert again.trace_hash == small.result.trace_hash
+    assert f"--commands {small.commands}" in small.replay and f"--without {small.without[0]}" in small.replay
     with pytest.raises(ValueError, match="does not fail"):
         shrink(0, protocol=factory(Sequencer))
+
+
+def test_a_seed_runs_with_less_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    whole, less = run_seed(7), run_seed(7, commands=10)
+    assert less.commands == 10 and less.faults == whole.faults
+    kind = whole.faults[0]
+    assert run(["sim", "--seed", "7", "--commands", "10", "--without", kind]) == 0
+    printed = capsys.readouterr().out
+    assert "10 commands" in printed and kind not in printed.splitlines()[0]
+    assert run(["sim", "--seed", "7", "--without", "gremlins"]) == 2
+    assert "no kind of fault gremlins; there are" in capsys.readouterr().err
 
 
 def test_jobs_change_the_order_of_results_only() -> None:
