@@ -1,4 +1,4 @@
-"""`python -m topology`: the matrices there are, what is in one, and what it allows."""
+"""`python -m topology`: the matrices there are, what is in one, what it allows, and regions made after it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import click
 from bench.tables import Column, ms, render
 from epaxos.errors import ConfigError
 from topology import bounds, builtin_names, load
+from topology.lab import LabError
+from topology.lab.cli import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ _sites = click.option("--sites", default="", metavar="A,B,…", help="Only these
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def topology() -> None:
-    """Region matrices and the latencies they allow.
+    """Region matrices, the latencies they allow, and labs: the regions of a matrix on this machine.
 
     A MATRIX is the name of a built-in one (see list) or the path of a file of yours.
 
@@ -132,11 +134,15 @@ def _chosen(name_or_path: str, sites: str) -> Matrix:
     return matrix.only([site.strip() for site in sites.split(",")]) if sites else matrix
 
 
+for _command in COMMANDS:
+    topology.add_command(_command)
+
+
 def main() -> None:
     """Runs the command line; a wrong name or file is reported in one line with exit code 2."""
     try:
         topology(prog_name="python -m topology")
-    except ConfigError as error:
+    except (ConfigError, LabError) as error:
         click.echo(f"topology: {error}", err=True)
         sys.exit(EXIT_USAGE)
 
