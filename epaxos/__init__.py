@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         Unknown,
     )
     from epaxos.machines.interface import StateMachine
-    from epaxos.replica import open_replica
+    from epaxos.replica import Replica, open_replica
 
 __all__ = [
     "AsyncioClient",
@@ -41,6 +41,7 @@ __all__ = [
     "MachineError",
     "ProtocolError",
     "Rejected",
+    "Replica",
     "ResponseError",
     "StateMachine",
     "StorageError",
@@ -62,6 +63,7 @@ _HOMES: Final = {
     "MachineError": "epaxos.errors",
     "ProtocolError": "epaxos.errors",
     "Rejected": "epaxos.errors",
+    "Replica": "epaxos.replica",
     "ResponseError": "epaxos.client",
     "StateMachine": "epaxos.machines.interface",
     "StorageError": "epaxos.errors",

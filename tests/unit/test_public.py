@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import epaxos
+from epaxos import testing
 from epaxos.config import PROTOCOLS
 from epaxos.protocols import registry
 
@@ -21,6 +22,7 @@ NAMES = [
     "MachineError",
     "ProtocolError",
     "Rejected",
+    "Replica",
     "ResponseError",
     "StateMachine",
     "StorageError",
@@ -50,8 +52,15 @@ def test_the_three_clients_have_the_same_methods() -> None:
 
 
 def test_no_other_name_is_found() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'Replica'"):
-        _ = epaxos.Replica
+    with pytest.raises(AttributeError, match="no attribute 'Engine'"):
+        _ = epaxos.Engine
+
+
+def test_the_test_kit_has_public_names_of_its_own() -> None:
+    assert testing.__all__ == sorted(testing.__all__)
+    assert all(getattr(testing, name).__doc__ for name in testing.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'World'"):
+        _ = testing.World
 
 
 def test_errors_say_whose_fault_it_is() -> None:
