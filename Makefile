@@ -8,10 +8,10 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sim mutants docs clean
+.PHONY: help demo test lint bench sim mutants redis-diff docs clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd ext/*.pxi)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }
@@ -43,6 +43,9 @@ sim: $(STAMP)  ## seeds of the simulator
 
 mutants: $(STAMP)  ## known bugs put in on purpose: the simulator must find each
 	@$(BIN)/epaxos mutants $(ARGS)
+
+redis-diff: $(STAMP)  ## 200 000 random commands to Redis and to replicas: every reply equal (needs redis-server)
+	@$(BIN)/python -m tests.field.redis_diff $(ARGS)
 
 docs: $(STAMP)  ## write docs/reference/ anew from the code
 	@$(BIN)/python -m epaxos.reference

@@ -200,21 +200,26 @@ def messages_page() -> str:
 
 def redis_page() -> str:
     """`docs/reference/redis.md`."""
-    from epaxos.gateway.commands import TABLE, Shape
+    from epaxos.gateway.table import TABLE, Spec
 
     lines = [
         "# Commands for Redis clients\n",
         _GENERATED,
-        "Types of reply, error texts and argument checks are those of Redis, in RESP2, RESP3 and inline. Commands that",
-        "are replicated take effect in one order for each key at all replicas.\n",
-        "| command | words | does | |",
-        "|---|---|---|---|",
+        "Types of reply, error texts and argument checks are those of Redis, in RESP2, RESP3 and inline;",
+        "[redis-differences.md](redis-differences.md) lists what differs. Commands that touch keys are replicated, and",
+        "take effect in one order for each key at all replicas. The replica at hand answers the others by itself; a",
+        "transaction is one command that touches what its commands touch and the watched keys.\n",
     ]
+    groups: dict[str, list[Spec]] = {}
     for spec in TABLE.values():
-        words = str(spec.arity) if spec.arity > 0 else f"{-spec.arity} or more"
-        kind = "answered by the replica at hand" if spec.shape is Shape.LOCAL else "replicated"
-        lines.append(f"| `{spec.name.upper()}` | {words} | {spec.summary} | {kind} |")
-    return "\n".join([*lines, ""])
+        groups.setdefault(spec.group, []).append(spec)
+    for group, specs in groups.items():
+        lines += [f"## {group.capitalize()}\n", "| command | words | touches | does |", "|---|---|---|---|"]
+        for spec in specs:
+            words = str(spec.arity) if spec.arity > 0 else f"{-spec.arity} or more"
+            lines.append(f"| `{spec.name.upper()}` | {words} | {spec.footprint} | {spec.summary} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def scenarios_page() -> str:

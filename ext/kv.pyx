@@ -1,12 +1,12 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
 """The compiled twin of `epaxos/machines/kv.py`; what each operation means is said there.
 
-Commands are read in place. The objects made are the keys and values of the state itself, and one buffer of replies a
-span.
+The frequent operations on strings are compiled: commands are read in place, and the objects made are the keys and
+values of the state itself, and one buffer of replies a span. All others are run by the pure twin, on the same store.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Contains, PyDict_DelItem, PyDict_GetItemWithError, PyDict_SetItem
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Contains, PyDict_DelItem, PyDict_GetItemWithError, PyDict_SetItem, PyDict_Size
 from cpython.ref cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -24,7 +24,8 @@ from layout cimport (
 )
 from digits cimport DIGITS, parse_i64, write_i64
 
-from epaxos.machines import kv as pure
+from epaxos import command as packed
+from epaxos.machines import kv as pure, store
 from epaxos.packing import check_run
 
 cdef enum:
@@ -48,6 +49,7 @@ cdef enum:
 cdef bytes NOT_AN_INTEGER = pure.NOT_AN_INTEGER
 cdef bytes OVERFLOW = pure.OVERFLOW
 cdef bytes TOO_LONG = pure.TOO_LONG
+cdef bytes WRONG_TYPE = store.WRONG_TYPE
 
 
 cdef struct Part:
@@ -82,6 +84,16 @@ cdef inline bytes payload_of(Part at):
     return PyBytes_FromStringAndSize(at.payload, at.payload_bytes)
 
 
+cdef tuple command_of(const Walk *walk, uint32_t first, uint32_t end):
+    """Unpacked, as `decode_run` gives it."""
+    cdef list entries = []
+    cdef Part at
+    for i in range(first, end):
+        at = part(walk, i)
+        entries.append(packed.Entry(walk.table[i].op, walk.table[i].flags & ~CONT, key_of(at), payload_of(at)))
+    return tuple(entries)
+
+
 # ------------------------------------------------------------------------------------------------------------ replies
 
 
@@ -106,8 +118,13 @@ cdef int say_number(Buffer *out, char kind, int64_t value) except -1:
     return buffer_append(out, line, size + 2)
 
 
+cdef inline bint wrong_type(PyObject *value) noexcept:
+    """Is there a value that is no string?"""
+    return value != NULL and not PyBytes_CheckExact(<object>value)
+
+
 cdef int say_bulk(Buffer *out, PyObject *value) except -1:
-    """A value, or nothing."""
+    """A string, or nothing."""
     cdef Py_ssize_t size
     cdef unsigned char *to
     if out == NULL:
@@ -129,29 +146,33 @@ cdef int say_bulk(Buffer *out, PyObject *value) except -1:
 cdef class Kv:
     """The compiled twin of `epaxos.machines.kv.PyKv`."""
 
+    cdef object pure
     cdef dict values
+    cdef dict marks
 
     def __init__(self):
-        self.values = {}
+        self.pure = pure.PyKv()
+        self.values = self.pure.store.values
+        self.marks = self.pure.store.marks
 
     def __len__(self):
         return len(self.values)
 
     def get(self, bytes key not None):
         """See `PyKv.get`."""
-        return self.values.get(key)
+        return self.pure.get(key)
 
     def save(self):
         """See `PyKv.save`."""
-        return pure.save_items(list(self.values.items()))
+        return self.pure.save()
 
     def load(self, chunks):
         """See `PyKv.load`."""
-        self.values = pure.load_items(chunks)
+        self.pure.load(chunks)
 
     def digest(self):
         """See `PyKv.digest`."""
-        return pure.digest_chunks(self.save())
+        return self.pure.digest()
 
     def apply_batch(self, batch, spans):
         """See `PyKv.apply_batch`."""
@@ -193,7 +214,7 @@ cdef class Kv:
         cdef uint8_t op = walk.table[first].op
         cdef Part at = part(walk, first)
         if op == GET:
-            return say_bulk(out, PyDict_GetItemWithError(self.values, key_of(at)))
+            return self.get_string(at, out)
         if op == SET:
             return self.set(at, walk.table[first].flags, out)
         if op == INCRBY:
@@ -212,29 +233,44 @@ cdef class Kv:
             return self.mget(walk, first, end, out)
         if op == MSET:
             return self.mset(walk, first, end, out)
-        return say_bytes(out, pure.unknown_operation(op))
+        return say_bytes(out, self.pure.apply(command_of(walk, first, end)))
+
+    cdef inline int put(self, bytes key, bytes value) except -1:
+        """As `Store.put`."""
+        PyDict_SetItem(self.values, key, value)
+        return self.touch(key) if PyDict_Size(self.marks) else 0
+
+    cdef int touch(self, bytes key) except -1:
+        self.pure.store.touch(key)
+        return 0
+
+    cdef int get_string(self, Part at, Buffer *out) except -1:
+        cdef PyObject *value = PyDict_GetItemWithError(self.values, key_of(at))
+        return say_bytes(out, WRONG_TYPE) if wrong_type(value) else say_bulk(out, value)
 
     cdef int set(self, Part at, uint8_t flags, Buffer *out) except -1:
         cdef bytes key = key_of(at)
         cdef PyObject *before
         if not flags & (SET_NX | SET_XX | SET_GET):
-            PyDict_SetItem(self.values, key, payload_of(at))
+            self.put(key, payload_of(at))
             return say(out, b"+OK\r\n", 5)
         before = PyDict_GetItemWithError(self.values, key)
         cdef bint refused = (flags & SET_NX and before != NULL) or (flags & SET_XX and before == NULL)
         if flags & SET_GET:
+            if wrong_type(before):
+                return say_bytes(out, WRONG_TYPE)
             say_bulk(out, before)
         else:
             say_bulk(out, NULL) if refused else say(out, b"+OK\r\n", 5)
         if not refused:
-            PyDict_SetItem(self.values, key, payload_of(at))
+            self.put(key, payload_of(at))
         return 0
 
     cdef int setnx(self, Part at, Buffer *out) except -1:
         cdef bytes key = key_of(at)
         if PyDict_Contains(self.values, key):
             return say_number(out, c":", 0)
-        PyDict_SetItem(self.values, key, payload_of(at))
+        self.put(key, payload_of(at))
         return say_number(out, c":", 1)
 
     cdef int delete(self, const Walk *walk, uint32_t first, uint32_t end, Buffer *out) except -1:
@@ -244,6 +280,7 @@ cdef class Kv:
             key = key_of(part(walk, i))
             if PyDict_Contains(self.values, key):
                 PyDict_DelItem(self.values, key)
+                self.pure.store.dropped(key)
                 count += 1
         return say_number(out, c":", count)
 
@@ -258,6 +295,8 @@ cdef class Kv:
         cdef PyObject *before = PyDict_GetItemWithError(self.values, key)
         cdef int64_t value = 0, increment, after
         cdef char digits[DIGITS]
+        if wrong_type(before):
+            return say_bytes(out, WRONG_TYPE)
         if before != NULL and not parse_i64(PyBytes_AS_STRING(<bytes>before), PyBytes_GET_SIZE(<bytes>before), &value):
             return say_bytes(out, NOT_AN_INTEGER)
         if at.payload_bytes != sizeof(increment):
@@ -266,35 +305,43 @@ cdef class Kv:
         after = <int64_t>(<uint64_t>value + <uint64_t>increment)
         if (value < 0) == (increment < 0) and (after < 0) != (value < 0):
             return say_bytes(out, OVERFLOW)
-        PyDict_SetItem(self.values, key, PyBytes_FromStringAndSize(digits, write_i64(digits, after)))
+        self.put(key, PyBytes_FromStringAndSize(digits, write_i64(digits, after)))
         return say_number(out, c":", after)
 
     cdef int append(self, Part at, Buffer *out) except -1:
         cdef bytes key = key_of(at), value
         cdef PyObject *before = PyDict_GetItemWithError(self.values, key)
-        cdef Py_ssize_t size = 0 if before == NULL else PyBytes_GET_SIZE(<bytes>before)
+        cdef Py_ssize_t size = 0
+        if wrong_type(before):
+            return say_bytes(out, WRONG_TYPE)
+        if before != NULL:
+            size = PyBytes_GET_SIZE(<bytes>before)
         if size + at.payload_bytes > MAX_VALUE_BYTES:
             return say_bytes(out, TOO_LONG)
         value = PyBytes_FromStringAndSize(NULL, size + at.payload_bytes)
         if before != NULL:
             memcpy(PyBytes_AS_STRING(value), PyBytes_AS_STRING(<bytes>before), size)
         memcpy(PyBytes_AS_STRING(value) + size, at.payload, at.payload_bytes)
-        PyDict_SetItem(self.values, key, value)
+        self.put(key, value)
         return say_number(out, c":", size + at.payload_bytes)
 
     cdef int strlen(self, Part at, Buffer *out) except -1:
         cdef PyObject *value = PyDict_GetItemWithError(self.values, key_of(at))
+        if wrong_type(value):
+            return say_bytes(out, WRONG_TYPE)
         return say_number(out, c":", 0 if value == NULL else PyBytes_GET_SIZE(<bytes>value))
 
     cdef int mget(self, const Walk *walk, uint32_t first, uint32_t end, Buffer *out) except -1:
+        cdef PyObject *value
         say_number(out, c"*", end - first)
         for i in range(first, end):
-            say_bulk(out, PyDict_GetItemWithError(self.values, key_of(part(walk, i))))
+            value = PyDict_GetItemWithError(self.values, key_of(part(walk, i)))
+            say_bulk(out, NULL if wrong_type(value) else value)
         return 0
 
     cdef int mset(self, const Walk *walk, uint32_t first, uint32_t end, Buffer *out) except -1:
         cdef Part at
         for i in range(first, end):
             at = part(walk, i)
-            PyDict_SetItem(self.values, key_of(at), payload_of(at))
+            self.put(key_of(at), payload_of(at))
         return say(out, b"+OK\r\n", 5)

@@ -14,13 +14,14 @@ from digits cimport parse_i64
 from layout cimport CONT, ENTRY, MAX_ENTRIES, RUN_HEADER, Entry, store_u32
 from siphash cimport siphash
 
-from epaxos.gateway import commands as table, resp as pure
+from epaxos.gateway import commands, resp as pure
 from epaxos.gateway.inline import split_inline
 from epaxos.gateway.items import Parsed, Run
+from epaxos.gateway.table import TABLE
 
 cdef enum:
     LINE_BYTES = 64 * 1024
-    MAX_ARGS = 1024 * 1024
+    MAX_ARGS = 0x7FFFFFFF
 
     KEY = 1
     KEY_VALUE = 2
@@ -58,7 +59,7 @@ cdef inline uint64_t name_word(const unsigned char *name, Py_ssize_t size) noexc
 cdef int fill_specs() except -1:
     global spec_count
     cdef bytes name, constant
-    for name, spec in table.TABLE.items():
+    for name, spec in TABLE.items():
         if spec.shape not in (KEY, KEY_VALUE, KEYS, PAIRS):
             continue
         constant = spec.payload
@@ -131,6 +132,7 @@ cdef class Parser:
     cdef Buffer table
     cdef Buffer body
     cdef int64_t commands
+    cdef bint paused
 
     def __cinit__(self):
         buffer_init(&self.words)
@@ -145,7 +147,7 @@ cdef class Parser:
     cdef int run(self) except -1:
         """Parse until the end, a partial command, or a breach of the protocol."""
         cdef int step = DONE
-        while step == DONE and self.at < self.size:
+        while step == DONE and self.at < self.size and not self.paused:
             step = self.multibulk() if self.start[self.at] == c"*" else self.inline()
         return self.flush()
 
@@ -238,14 +240,15 @@ cdef class Parser:
 
     cdef int plan(self, list args) except -1:
         """Have Python decide what these words are."""
-        cdef object outcome = table.plan(args, self.limits)
+        cdef object outcome = commands.plan(args, self.limits)
         cdef bytes key, payload
         cdef uint8_t cont = 0
         if type(outcome) is not tuple:
             self.flush()
             self.items.append(outcome)
+            self.paused = pure.changes_dialect(outcome)
             return 0
-        self.room_for(len(outcome), table.packed_bytes(outcome))
+        self.room_for(len(outcome), commands.packed_bytes(outcome))
         for op, flags, key, payload in outcome:
             self.entry(
                 op,

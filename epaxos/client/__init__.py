@@ -23,7 +23,7 @@ from epaxos.client.link import ResponseError as ResponseError, Word as Word, enc
 from epaxos.client.route import Connect, Route, open_tcp
 from epaxos.config import Config
 from epaxos.errors import Rejected, Unknown
-from epaxos.gateway.commands import TABLE
+from epaxos.gateway.table import TABLE
 from epaxos.session import Numbers
 
 _PAUSE_S: Final = 0.05

@@ -23,9 +23,11 @@ class Local(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A command that is wrong: this is its reply, and the connection goes on."""
+    """A command that is wrong, or has its reply already: this is it, and the connection goes on."""
 
     reply: bytes
+    fatal: bool = False
+    """Does it end a transaction at once? Otherwise it is queued, and this is its reply among the others."""
 
 
 class Broken(NamedTuple):
@@ -35,6 +37,16 @@ class Broken(NamedTuple):
 
 
 Item = Run | Local | Refused | Broken
+
+
+class Unheard(NamedTuple):
+    """A command to be replicated whose reply nobody waits for."""
+
+    run: bytes
+
+
+Step = Item | Unheard
+"""What is to be done for a connection."""
 
 
 class Parsed(NamedTuple):
@@ -55,6 +67,8 @@ class ParseLimits(NamedTuple):
     """A run is closed when it has so many commands."""
     run_bytes: int
     """The packed size of the largest run, so also of the largest command."""
+    dialect: int = 2
+    """Of the protocol, RESP2 or RESP3: some replies have types of their own in the second."""
 
     @classmethod
     def of(cls, limits: LimitsConfig) -> ParseLimits:

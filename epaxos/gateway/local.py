@@ -7,57 +7,39 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol as Interface
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from epaxos._version import VERSION
-from epaxos.gateway import replies
-from epaxos.gateway.commands import TABLE, Spec, arity_fits, unknown_subcommand, wrong_arity
-from epaxos.machines.kv import parse_i64
+from epaxos import replies
+from epaxos.gateway.commands import arity_fits, wrong_arity
+from epaxos.gateway.context import Answer, Client, Context
+from epaxos.gateway.encode import SYNTAX_ERROR
+from epaxos.gateway.information import REDIS_VERSION, info
+from epaxos.gateway.items import Broken, Item, Local, Refused, Run
+from epaxos.gateway.table import TABLE, Spec
+from epaxos.machines.numbers import parse_i64
 
-REDIS_VERSION: Final = "7.0.15"
-"""The release of Redis whose replies these are."""
-
-_SYNTAX_ERROR: Final = replies.error(b"ERR syntax error")
+_NOT_AN_INTEGER: Final = replies.error(b"ERR value is not an integer or out of range")
+_USER: Final = b"default"
+_WRONG_PASSWORD: Final = replies.error(b"WRONGPASS invalid username-password pair or user is disabled.")
+_LOCKED: Final = Refused(replies.error(b"NOAUTH Authentication required."))
+_HELLO_FIRST: Final = replies.error(
+    b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
+    b"<pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+)
+_FREE: Final = frozenset(name for name, spec in TABLE.items() if "no_auth" in spec.flags)
+"""Commands for everybody."""
 _BAD_NAME: Final = replies.error(b"ERR Client names cannot contain spaces, newlines or special characters.")
 
 
-class Host(Interface):
-    """What the answers need of the replica."""
-
-    def status(self) -> Mapping[str, object]:
-        """Counters and watermarks for people, JSON-able."""
-
-    def reset_stats(self) -> None:
-        """Begin the counters anew."""
-
-
-@dataclass(slots=True)
-class Client:
-    """One connection, as its client may see and shape it."""
-
-    id: int
-    dialect: int = 2
-    """Of the protocol: RESP2 or RESP3."""
-    name: bytes = b""
-    library: bytes = b""
-    library_version: bytes = b""
-
-
-class Context(NamedTuple):
-    """What an answer is made from."""
-
-    host: Host
-    client: Client
-    clients: int
-    """Connections of this replica."""
-    max_clients: int
-    args: Sequence[bytes]
-
-
-Answer = Callable[[Context], bytes]
+def admit(client: Client, item: Item) -> Sequence[Item]:
+    """The item, or its refusal while the client has not shown the password."""
+    if client.authenticated or isinstance(item, Broken) or (isinstance(item, Refused) and item.fatal):
+        return (item,)
+    if isinstance(item, Run):
+        return [_LOCKED] * item.commands
+    return (item if isinstance(item, Local) and item.args[0].lower() in _FREE else _LOCKED,)
 
 
 def answer(context: Context) -> bytes:
@@ -85,10 +67,30 @@ def _quit(context: Context) -> bytes:
 def _select(context: Context) -> bytes:
     index = parse_i64(context.args[1])
     if index is None:
-        return replies.error(b"ERR value is not an integer or out of range")
+        return _NOT_AN_INTEGER
     if not -(1 << 31) <= index < 1 << 31:
         return replies.error(b"ERR value is out of range, value must between -2147483648 and 2147483647")
     return replies.OK if index == 0 else replies.error(b"ERR DB index is out of range")
+
+
+def _auth(context: Context) -> bytes:
+    server, args = context.server, context.args
+    if len(args) > 3:
+        return SYNTAX_ERROR
+    if len(args) == 2 and server.password is None:
+        return replies.error(
+            b"ERR AUTH <password> called without any password configured for the default user. "
+            b"Are you sure your configuration is correct?"
+        )
+    return replies.OK if _log_in(context, args[1] if len(args) == 3 else _USER, args[-1]) else _WRONG_PASSWORD
+
+
+def _log_in(context: Context, user: bytes, password: bytes) -> bool:
+    """Is this the user, and the password if there is one? Then the connection may do everything."""
+    if user != _USER or not (context.server.password is None or context.server.is_password(password)):
+        return False
+    context.client.authenticated = True
+    return True
 
 
 def _hello(context: Context) -> bytes:
@@ -98,15 +100,23 @@ def _hello(context: Context) -> bytes:
         return replies.error(b"ERR Protocol version is not an integer or out of range")
     if dialect not in (2, 3):
         return replies.error(b"NOPROTO unsupported protocol version")
-    name = client.name
+    name, credentials = None, None
     at = 2
     while at < len(args):
-        if args[at].lower() != b"setname" or at + 1 == len(args):
+        option, more = args[at].lower(), len(args) - at - 1
+        if option == b"auth" and more >= 2:
+            credentials, at = (args[at + 1], args[at + 2]), at + 3
+        elif option == b"setname" and more:
+            name, at = args[at + 1], at + 2
+            if not _nameable(name):
+                return _BAD_NAME
+        else:
             return replies.error(b"ERR Syntax error in HELLO option '%b'" % args[at])
-        name, at = args[at + 1], at + 2
-        if not _nameable(name):
-            return _BAD_NAME
-    client.dialect, client.name = dialect, name
+    if credentials is not None and not _log_in(context, *credentials):
+        return _WRONG_PASSWORD
+    if not client.authenticated:
+        return _HELLO_FIRST
+    client.dialect, client.name = dialect, client.name if name is None else name
     return replies.mapping(
         [
             (replies.bulk(b"server"), replies.bulk(b"redis")),
@@ -119,6 +129,13 @@ def _hello(context: Context) -> bytes:
         ],
         dialect,
     )
+
+
+def _reset(context: Context) -> bytes:
+    """The transaction is forgotten elsewhere (`transaction.py`)."""
+    client = context.client
+    client.dialect, client.name, client.authenticated = 2, b"", context.server.password is None
+    return replies.status(b"RESET")
 
 
 def _nameable(name: bytes) -> bool:
@@ -154,6 +171,10 @@ def _client_setinfo(context: Context) -> bytes:
     return replies.OK
 
 
+def _client_no_evict(context: Context) -> bytes:
+    return replies.OK if context.args[2].lower() in (b"on", b"off") else SYNTAX_ERROR
+
+
 def _client_info(context: Context) -> bytes:
     client = context.client
     line = b"id=%d name=%b db=0 resp=%d lib-name=%b lib-ver=%b\n" % (
@@ -166,33 +187,30 @@ def _client_info(context: Context) -> bytes:
 # ---------------------------------------------------------------------------------------------------------- the server
 
 
-def _info(context: Context) -> bytes:
-    wanted = {word.lower() for word in context.args[1:]}
-    every = not wanted or wanted & {b"default", b"all", b"everything"}
-    shown = [
-        f"# {name}\r\n" + "".join(f"{key}:{value}\r\n" for key, value in lines)
-        for name, lines in _sections(context)
-        if every or name.lower().encode() in wanted
-    ]
-    return replies.text("\r\n".join(shown).encode(), context.client.dialect)
+def _time(context: Context) -> bytes:
+    now_us = time.time_ns() // 1_000
+    return replies.array(replies.bulk(b"%d" % part) for part in divmod(now_us, 1_000_000))
 
 
-def _sections(context: Context) -> Iterator[tuple[str, list[tuple[str, object]]]]:
-    yield (
-        "Server",
-        [
-            ("redis_version", REDIS_VERSION),
-            ("redis_mode", "standalone"),
-            ("epaxos_version", VERSION),
-            ("process_id", os.getpid()),
-        ],
-    )
-    yield "Clients", [("connected_clients", context.clients), ("maxclients", context.max_clients)]
-    yield "Replication", [("role", "master"), ("connected_slaves", 0)]
-    figures: list[tuple[str, object]] = [
-        (name, value) for name, value in context.host.status().items() if isinstance(value, int | str | float)
-    ]
-    yield "Epaxos", figures
+def _wait(context: Context) -> bytes:
+    """A write was answered when a quorum held it: so many others at least, without any waiting."""
+    if parse_i64(context.args[1]) is None:
+        return _NOT_AN_INTEGER
+    timeout = parse_i64(context.args[2])
+    if timeout is None:
+        return replies.error(b"ERR timeout is not an integer or out of range")
+    if timeout < 0:
+        return replies.error(b"ERR timeout is negative")
+    peers = context.server.host.status().get("peers")
+    return replies.integer((len(peers) + 1) // 2 if isinstance(peers, Mapping) else 0)
+
+
+def _latency_none(context: Context) -> bytes:
+    return replies.array(())
+
+
+def _latency_reset(context: Context) -> bytes:
+    return replies.integer(0)
 
 
 def _settings(context: Context) -> dict[str, str]:
@@ -201,7 +219,7 @@ def _settings(context: Context) -> dict[str, str]:
         "appendfsync": "always",
         "appendonly": "yes",
         "databases": "1",
-        "maxclients": str(context.max_clients),
+        "maxclients": str(context.server.max_clients),
         "maxmemory": "0",
         "maxmemory-policy": "noeviction",
         "save": "",
@@ -223,17 +241,12 @@ def _config_get(context: Context) -> bytes:
 
 
 def _reset_stats(context: Context) -> bytes:
-    context.host.reset_stats()
+    context.server.host.reset_stats()
     return replies.OK
 
 
 def _status(context: Context) -> bytes:
-    return replies.bulk(json.dumps(context.host.status(), sort_keys=True).encode())
-
-
-def _elsewhere(context: Context) -> bytes:
-    """These are replicated (`sessions.py`); they are listed here for HELP."""
-    raise AssertionError(f"{context.args[1]!r} is not answered locally")
+    return replies.bulk(json.dumps(context.server.host.status(), sort_keys=True).encode())
 
 
 def _command(context: Context) -> bytes:
@@ -260,6 +273,19 @@ def _command_docs(context: Context) -> bytes:
     return replies.mapping([(replies.bulk(spec.name.encode()), _documented(spec, dialect)) for spec in found], dialect)
 
 
+def _command_getkeys(context: Context) -> bytes:
+    words = context.args[2:]
+    spec = TABLE.get(words[0].lower())
+    if spec is None:
+        return replies.error(b"ERR Invalid command specified")
+    first, last, step = spec.keys
+    if not first:
+        return replies.error(b"ERR The command has no key arguments")
+    if not arity_fits(spec.arity, len(words)):
+        return replies.error(b"ERR Invalid number of arguments specified for command")
+    return replies.array(map(replies.bulk, words[first : last + 1 if last > 0 else None : step]))
+
+
 def _documented(spec: Spec, dialect: int) -> bytes:
     lines = (("summary", spec.summary), ("since", spec.since), ("group", spec.group))
     return replies.mapping(
@@ -277,72 +303,52 @@ def _described(spec: Spec, dialect: int) -> bytes:
     return replies.array((name, arity, flags, *keys, empty, empty, empty, empty))
 
 
-# --------------------------------------------------------------------------------------------------------- subcommands
-
-
-class Subcommand(NamedTuple):
-    """A second word that a command knows."""
-
-    arity: int
-    answer: Answer
-    help: str
-
-
-_SUBCOMMANDS: Final[Mapping[str, Mapping[str, Subcommand]]] = {
-    "client": {
-        "getname": Subcommand(2, _client_getname, "The name of this connection."),
-        "id": Subcommand(2, _client_id, "The number of this connection."),
-        "info": Subcommand(2, _client_info, "What is known of this connection."),
-        "setinfo": Subcommand(4, _client_setinfo, "Tell LIB-NAME or LIB-VER of the client's library."),
-        "setname": Subcommand(3, _client_setname, "Give this connection a name."),
-    },
-    "command": {
-        "count": Subcommand(2, _command_count, "How many commands there are."),
-        "docs": Subcommand(-2, _command_docs, "What the commands of these names do, or all."),
-        "info": Subcommand(-2, _command_info, "Arity, flags and keys of the commands of these names, or of all."),
-        "list": Subcommand(2, _command_list, "The names of all commands."),
-    },
-    "config": {
-        "get": Subcommand(-3, _config_get, "What clients ask of a configuration; `epaxos config explain` says more."),
-        "resetstat": Subcommand(2, _reset_stats, "Begin the counters anew."),
-    },
-    "epaxos": {
-        "call": Subcommand(-6, _elsewhere, "A handle, a number, a floor and a command: have it applied exactly once."),
-        "resetstats": Subcommand(2, _reset_stats, "Begin the counters anew."),
-        "session": Subcommand(-3, _elsewhere, "OPEN [FIFO] gives the handle of a session; CLOSE ends it."),
-        "status": Subcommand(2, _status, "Counters and watermarks of this replica, as JSON."),
-    },
-}
-
-
 def _container(context: Context) -> bytes:
-    """A command whose second word says what is meant."""
-    name, word = context.args[0].lower().decode(), context.args[1]
-    subcommand = word.lower().decode("latin-1")
-    if subcommand == "help" and len(context.args) == 2:
-        return _help(name)
-    known = _SUBCOMMANDS[name].get(subcommand)
-    if known is None:
-        return unknown_subcommand(name, word)
-    return known.answer(context) if arity_fits(known.arity, len(context.args)) else wrong_arity(f"{name}|{subcommand}")
+    """A command whose second word says what is meant: one that it knows, as `plan` has found."""
+    name, word = (each.lower() for each in context.args[:2])
+    return _help(TABLE[name]) if word == b"help" else _ANSWERS[name + b"|" + word](context)
 
 
-def _help(name: str) -> bytes:
-    lines = [f"{name.upper()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
-    for subcommand, known in _SUBCOMMANDS[name].items():
-        lines += (subcommand.upper(), "    " + known.help)
+def _help(spec: Spec) -> bytes:
+    lines = [f"{spec.name.upper()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"]
+    for subcommand in spec.subcommands:
+        lines += (subcommand.name.upper(), "    " + subcommand.summary)
     return replies.array(replies.status(line.encode()) for line in (*lines, "HELP", "    Print this help."))
 
 
 _ANSWERS: Final[Mapping[bytes, Answer]] = {
+    b"auth": _auth,
     b"client": _container,
     b"command": lambda context: _container(context) if len(context.args) > 1 else _command(context),
     b"config": _container,
     b"echo": _echo,
     b"epaxos": _container,
     b"hello": _hello,
-    b"info": _info,
+    b"info": info,
+    b"latency": _container,
     b"ping": _ping,
     b"quit": _quit,
+    b"reset": _reset,
     b"select": _select,
+    b"time": _time,
+    b"wait": _wait,
+    b"client|getname": _client_getname,
+    b"client|id": _client_id,
+    b"client|info": _client_info,
+    b"client|no-evict": _client_no_evict,
+    b"client|setinfo": _client_setinfo,
+    b"client|setname": _client_setname,
+    b"command|count": _command_count,
+    b"command|docs": _command_docs,
+    b"command|getkeys": _command_getkeys,
+    b"command|info": _command_info,
+    b"command|list": _command_list,
+    b"config|get": _config_get,
+    b"config|resetstat": _reset_stats,
+    b"epaxos|resetstats": _reset_stats,
+    b"epaxos|status": _status,
+    b"latency|history": _latency_none,
+    b"latency|latest": _latency_none,
+    b"latency|reset": _latency_reset,
 }
+"""What answers each command of the table that is `Shape.LOCAL`; those of transactions are in `transaction.py`."""

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from epaxos import replies
 from epaxos.accel import choose
 from epaxos.command import MAX_ENTRIES, MAX_KEY_BYTES, RUN_HEADER, Command
 from epaxos.errors import Rejected
-from epaxos.gateway import replies
 from epaxos.gateway.commands import packed_bytes, plan
 from epaxos.gateway.inline import split_inline
 from epaxos.gateway.items import Broken, Item, Local, Parsed, ParseLimits, Refused, Run
-from epaxos.machines.kv import parse_i64
+from epaxos.machines.numbers import parse_i64
 from epaxos.packing import encode_run
 
 LINE_BYTES: Final = 64 * 1024
 """A line (of an inline command, or of a length) ends within so many bytes, or never does."""
 
-MAX_ARGS: Final = 1024 * 1024
-"""The most words of one command."""
+MAX_ARGS: Final = (1 << 31) - 1
+"""A command announces no more words. How many there really are is bounded by its bytes."""
 
 
 def command_bytes(limits: ParseLimits) -> int:
@@ -45,6 +45,11 @@ def oversized(limits: ParseLimits) -> Broken:
     """A command whose bytes nobody will wait for."""
     detail = f"a command of more than {command_bytes(limits)} bytes on the wire"
     return Broken(replies.failure(Rejected("too_large", detail)))
+
+
+def changes_dialect(outcome: Command | Item) -> bool:
+    """Is this a command after which the client may speak another dialect of the protocol?"""
+    return isinstance(outcome, Local) and outcome.args[0].lower() in (b"hello", b"reset")
 
 
 class _Runs:
@@ -84,7 +89,10 @@ class _Runs:
 
 
 def py_parse(buffer: bytes, secret: bytes, limits: ParseLimits) -> Parsed:
-    """Everything complete at the front of `buffer`, in order, until it ends or the client breaks the protocol."""
+    """Everything complete at the front of `buffer`, in order, until it ends or the client breaks the protocol.
+
+    It goes no further than a command that changes the dialect: what follows is to be parsed with other limits.
+    """
     runs = _Runs(secret, limits)
     at = 0
     while at < len(buffer):
@@ -96,7 +104,10 @@ def py_parse(buffer: bytes, secret: bytes, limits: ParseLimits) -> Parsed:
             break
         args, at = found
         if args:
-            runs.add(plan(args, limits))
+            outcome = plan(args, limits)
+            runs.add(outcome)
+            if changes_dialect(outcome):
+                break
     runs.flush()
     return Parsed(at, runs.items)
 

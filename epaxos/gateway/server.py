@@ -12,16 +12,18 @@ from __future__ import annotations
 import itertools
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol as Interface
 
 import trio
 
+from epaxos import replies
 from epaxos.engine import Waiter
 from epaxos.errors import Rejected, Unknown
-from epaxos.gateway import local, replies, sessions
-from epaxos.gateway.items import Broken, Item, Local, ParseLimits, Refused, Run
-from epaxos.gateway.resp import parse
+from epaxos.gateway import context, local, sessions
+from epaxos.gateway.items import Broken, Local, ParseLimits, Refused, Run, Step, Unheard
+from epaxos.gateway.resp import changes_dialect, parse
+from epaxos.gateway.transaction import Transactions
 from epaxos.limits import LimitsConfig
 from epaxos.session import SessionId
 
@@ -111,15 +113,28 @@ class Pending:
         return self._taken == self.commands
 
 
+class _Nobody:
+    """The `Waiter` of a run that nobody waits for."""
+
+    def reply(self, first: int, count: int, data: bytes) -> None:
+        """See `engine.Waiter`."""
+
+    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
+        """See `engine.Waiter`."""
+
+
 class Connection:
     """One client. `serve` returns when it is gone."""
 
-    def __init__(self, gateway: Gateway, stream: trio.abc.Stream, client: local.Client) -> None:
+    def __init__(self, gateway: Gateway, stream: trio.abc.Stream, client: context.Client) -> None:
         self._gateway = gateway
         self._replica = gateway.replica
         self._stream = stream
         self._client = client
         self._number = self._replica.new_stream()
+        self._transactions = Transactions(
+            self._replica.secret, gateway.parse_limits[2], lambda item: gateway.answer(client, item)
+        )
         self._queue: deque[Pending] = deque()
         self._outstanding = 0
         """Commands whose replies have not been handed to the writer."""
@@ -144,6 +159,8 @@ class Connection:
                 if pending.unanswered:
                     self._replica.cancel(pending)
             self._queue.clear()
+            for item in self._transactions.forget():
+                self._take(item)
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -157,18 +174,25 @@ class Connection:
             if not received:
                 scope.cancel()
                 return
-            buffer += received
-            consumed, items = parse(buffer, self._replica.secret, self._gateway.parse_limits)
-            buffer = buffer[consumed:]
-            await self._take_all(items)
+            buffer = await self._take_all(buffer + received)
 
-    async def _take_all(self, items: Sequence[Item]) -> None:
-        for item in items:
-            await self._wait_for_room()
-            self._take(item)
-            if self._ending:
-                self._work.set()
-                return
+    async def _take_all(self, buffer: bytes) -> bytes:
+        """Take everything that is complete; the rest is returned."""
+        while not self._ending:
+            limits = self._gateway.parse_limits[self._client.dialect]
+            consumed, items = parse(buffer, self._replica.secret, limits)
+            buffer = buffer[consumed:]
+            for item in items:
+                await self._wait_for_room()
+                for admitted in local.admit(self._client, item):
+                    for each in self._transactions.take(admitted):
+                        self._take(each)
+                if self._ending:
+                    self._work.set()
+                    break
+            if not (items and buffer and changes_dialect(items[-1])):
+                break
+        return buffer
 
     async def _wait_for_room(self) -> None:
         limits = self._gateway.limits
@@ -176,24 +200,28 @@ class Connection:
             self._room = trio.Event()
             await self._room.wait()
 
-    def _take(self, item: Item) -> None:
+    def _take(self, item: Step) -> None:
         if isinstance(item, Local) and sessions.is_of_sessions(item):
-            asked = sessions.ask(item.args, self._replica, self._gateway.parse_limits)
+            limits = self._gateway.parse_limits[self._client.dialect]
+            asked = sessions.ask(item.args, self._replica, limits)
             if isinstance(asked, sessions.Asked):
-                self._submit(asked.run, self._pend(1, asked.reply))
+                self._submit(asked.run, 1, self._pend(1, asked.reply))
                 return
             item = asked
         if isinstance(item, Run):
-            self._submit(item.run, self._pend(item.commands))
+            self._submit(item.run, item.commands, self._pend(item.commands))
+            return
+        if isinstance(item, Unheard):
+            self._submit(item.run, 1, _Nobody())
             return
         pending = self._pend(1)
         self._ending = isinstance(item, Broken) or (isinstance(item, Local) and item.args[0].lower() == b"quit")
         reply = item.reply if isinstance(item, Refused | Broken) else self._gateway.answer(self._client, item)
         pending.settle(0, 1, reply)
 
-    def _submit(self, run: bytes, pending: Pending) -> None:
+    def _submit(self, run: bytes, commands: int, waiter: Waiter) -> None:
         deadline_us = self._replica.now_us() + self._gateway.limits.request_timeout_ms * 1_000
-        self._replica.submit(pending, self._number, run, pending.commands, deadline_us)
+        self._replica.submit(waiter, self._number, run, commands, deadline_us)
 
     def _pend(self, commands: int, instead: bytes | None = None) -> Pending:
         pending = Pending(self, commands, self._client.dialect, instead)
@@ -243,13 +271,24 @@ class Connection:
 
 
 class Gateway:
-    """The clients of one replica."""
+    """The clients of one replica.
 
-    def __init__(self, replica: Replica, limits: LimitsConfig) -> None:
+    With a `password` nothing is done for a client that has not shown it; `count_keys` says how many keys there are.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        limits: LimitsConfig,
+        *,
+        password: bytes | None = None,
+        count_keys: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.replica = replica
         self.limits = limits
-        self.parse_limits = ParseLimits.of(limits)
+        self.parse_limits = {dialect: ParseLimits.of(limits)._replace(dialect=dialect) for dialect in (2, 3)}
         self.connections = 0
+        self._server = context.Server(replica, password, limits.connections, count_keys)
         self._ids = itertools.count(1)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -262,13 +301,13 @@ class Gateway:
                 return
             self.connections += 1
             try:
-                await Connection(self, stream, local.Client(next(self._ids))).serve()
+                await Connection(self, stream, self._server.client(next(self._ids))).serve()
             finally:
                 self.connections -= 1
 
-    def answer(self, client: local.Client, item: Local) -> bytes:
+    def answer(self, client: context.Client, item: Local) -> bytes:
         """The reply to a command that needs no other replica."""
-        return local.answer(local.Context(self.replica, client, self.connections, self.limits.connections, item.args))
+        return local.answer(context.Context(self._server, client, self.connections, item.args))
 
 
 def _keep_alive(stream: trio.SocketStream) -> None:
@@ -286,7 +325,13 @@ async def _turn_away(stream: trio.abc.Stream) -> None:
 
 
 async def serve_clients(
-    replica: Replica, listeners: Sequence[trio.abc.Listener[trio.SocketStream]], *, limits: LimitsConfig
+    replica: Replica,
+    listeners: Sequence[trio.abc.Listener[trio.SocketStream]],
+    *,
+    limits: LimitsConfig,
+    password: bytes | None = None,
+    count_keys: Callable[[], int] = lambda: 0,
 ) -> None:
-    """Serve Redis clients of `replica` on `listeners` until cancelled."""
-    await trio.serve_listeners(Gateway(replica, limits).serve, list(listeners))
+    """Serve Redis clients of `replica` on `listeners` until cancelled; see `Gateway`."""
+    gateway = Gateway(replica, limits, password=password, count_keys=count_keys)
+    await trio.serve_listeners(gateway.serve, list(listeners))

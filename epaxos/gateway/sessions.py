@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol as Interface
 
+from epaxos import replies
 from epaxos.errors import Rejected
-from epaxos.gateway import replies
 from epaxos.gateway.commands import wrong_arity
 from epaxos.gateway.items import Local, ParseLimits, Refused, Run
 from epaxos.gateway.resp import parse
-from epaxos.machines.kv import parse_i64
+from epaxos.machines.numbers import parse_i64
 from epaxos.packing import decode_run, encode_run
 from epaxos.session import Ended, SessionId, Stamp, end_run, open_run, stamped
 

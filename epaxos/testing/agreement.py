@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from epaxos.command import HEADER, NOP, Batch
 from epaxos.ids import InstanceId, ReplicaId, covers
-from epaxos.machines.kv import load_items
+from epaxos.machines.saved import load_records
+from epaxos.machines.store import Value
 from epaxos.packing import conflicting
 from epaxos.protocols.interface import Order
 from epaxos.testing.narrator import Narrator
@@ -54,10 +55,14 @@ def _orders(told: Narrator) -> Iterator[str]:
         yield f"order {' '.join(map(told.words.id, ids)) or '(nothing)'} at {told.words.replicas(sites)}"
 
 
+def _shown(value: Value) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _states(told: Narrator) -> Iterator[str]:
     def state(i: ReplicaId) -> str:
-        items = sorted(load_items(told.cluster.sites[i].machine.save()).items())
-        return " ".join(f"{key.decode()}={value.decode()}" for key, value in items) or "(empty)"
+        values, _ = load_records(told.cluster.sites[i].machine.save())
+        return " ".join(f"{key.decode()}={_shown(value)}" for key, value in sorted(values.items())) or "(empty)"
 
     for text, sites in _grouped(told, state).items():
         yield f"state {text} at {told.words.replicas(sites)}"

@@ -331,8 +331,8 @@ def exercise(port: int, protocol: int) -> None:
         assert pipeline.execute() == list(range(1, 301))
         with pytest.raises(redis.ResponseError, match="value is not an integer or out of range"):
             client.incr("k")
-        with pytest.raises(redis.ResponseError, match="unknown command 'LPUSH', with args beginning with: 'l' '1' "):
-            client.lpush("l", "1")
+        with pytest.raises(redis.ResponseError, match="unknown command 'ZADD', with args beginning with: 'z' '1' 'a' "):
+            client.zadd("z", {"a": 1})
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

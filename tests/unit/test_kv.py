@@ -17,18 +17,9 @@ from epaxos.gateway.items import Local, ParseLimits, Refused
 from epaxos.ids import BatchNumber
 from epaxos.limits import LimitsConfig
 from epaxos.machines.interface import BatchMachine
-from epaxos.machines.kv import (
-    CHUNK_BYTES,
-    INCREMENT,
-    MAX_VALUE_BYTES,
-    SET_GET,
-    SET_NX,
-    SET_XX,
-    Kv,
-    Op,
-    PyKv,
-    save_items,
-)
+from epaxos.machines.kv import INCREMENT, SET_GET, SET_NX, SET_XX, Kv, Op, PyKv
+from epaxos.machines.saved import CHUNK_BYTES, save_records
+from epaxos.machines.store import MAX_VALUE_BYTES
 from epaxos.packing import encode_run
 
 SECRET = bytes(16)
@@ -184,8 +175,8 @@ def test_spans_must_add_up(machine: Machine) -> None:
 @both
 def test_what_nobody_knows_is_answered_alike(machine: Machine) -> None:
     kv = machine()
-    assert kv.apply_batch(batch((Entry(0x42, 0, b"k", b"v"),), (Entry(0, 0, b"k", b""),)), [1, 1]) == [
-        b"-ERR unknown operation 0x42\r\n",
+    assert kv.apply_batch(batch((Entry(0xE2, 0, b"k", b"v"),), (Entry(0, 0, b"k", b""),)), [1, 1]) == [
+        b"-ERR unknown operation 0xe2\r\n",
         b"-ERR unknown operation 0x00\r\n",
     ]
     assert kv.apply_batch(batch((Entry(Op.INCRBY, 0, b"k", b"1"),)), [1]) == [
@@ -260,7 +251,7 @@ def test_a_saved_state_is_of_its_moment(machine: Machine) -> None:
         (lambda whole: whole[:5], "ends in the middle"),
         (lambda whole: whole + b"x", "does not hold the 2 keys"),
         (lambda whole: b"y" + whole[1:], "not one of the key-value machine"),
-        (lambda whole: b"".join(save_items([(b"a", b""), (b"a", b"")])), "does not hold the 2 keys"),
+        (lambda whole: b"".join(save_records([(b"a", 0, b""), (b"a", 0, b"")])), "does not hold the 2 keys"),
     ],
 )
 def test_a_damaged_state_is_refused_and_the_old_one_kept(

@@ -7,9 +7,11 @@ import json
 import hiredis
 import pytest
 
-from epaxos.gateway.commands import TABLE, plan
+from epaxos.gateway.commands import plan
+from epaxos.gateway.context import Client, Context, Server
 from epaxos.gateway.items import Local, ParseLimits, Refused
-from epaxos.gateway.local import Client, Context, answer
+from epaxos.gateway.local import answer
+from epaxos.gateway.table import TABLE
 from epaxos.limits import LimitsConfig
 
 LIMITS = ParseLimits.of(LimitsConfig())
@@ -33,13 +35,14 @@ class Conversation:
     def __init__(self) -> None:
         self.host = Host()
         self.client = Client(id=42)
+        self.server = Server(self.host, None, 10_000, lambda: 5)
 
     def ask(self, *words: str | bytes) -> bytes:
         planned = plan([word.encode() if isinstance(word, str) else word for word in words], LIMITS)
         if isinstance(planned, Refused):
             return planned.reply
         assert isinstance(planned, Local)
-        return answer(Context(self.host, self.client, 3, 10_000, planned.args))
+        return answer(Context(self.server, self.client, 3, planned.args))
 
     def understand(self, *words: str) -> object:
         reader = hiredis.Reader()
@@ -142,10 +145,11 @@ def test_info_has_sections(talk: Conversation) -> None:
     assert isinstance(everything, bytes)
     lines = everything.split(b"\r\n")
     assert [line for line in lines if line.startswith(b"#")] == [
-        *(b"# Server", b"# Clients", b"# Replication", b"# Epaxos"),
+        *(b"# Server", b"# Clients", b"# Memory", b"# Persistence", b"# Stats", b"# Replication", b"# CPU"),
+        *(b"# Keyspace", b"# Epaxos"),
     ]
     assert b"connected_clients:3" in lines and b"executed:7" in lines and b"name:CA" in lines
-    assert talk.understand("info", "CLIENTS") == b"# Clients\r\nconnected_clients:3\r\nmaxclients:10000\r\n"
+    assert talk.understand("info", "KEYSPACE") == b"# Keyspace\r\ndb0:keys=5,expires=0,avg_ttl=0\r\n"
 
 
 def test_the_commands_are_those_of_the_table(talk: Conversation) -> None:

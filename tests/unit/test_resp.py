@@ -9,13 +9,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from epaxos import replies
 from epaxos.command import MAX_ENTRIES, READ, Command, Entry
-from epaxos.gateway import replies
 from epaxos.gateway.inline import split_inline
 from epaxos.gateway.items import Broken, Item, Local, Parsed, ParseLimits, Refused, Run
 from epaxos.gateway.resp import command_bytes, py_parse
 from epaxos.limits import LimitsConfig
 from epaxos.machines.kv import SET_NX, Op
+from epaxos.machines.operations import TYPED
 from epaxos.packing import check_run, decode_run, encode_run
 
 SECRET = bytes(range(16))
@@ -63,10 +64,25 @@ def test_items_stand_in_the_order_of_commands(parse: Parse) -> None:
     assert unpacked(parse(buffer, SECRET, LIMITS).items) == [
         [get(b"a")],
         Local([b"PING"]),
-        Refused(b"-ERR wrong number of arguments for 'get' command\r\n"),
+        Refused(b"-ERR wrong number of arguments for 'get' command\r\n", fatal=True),
         [get(b"b")],
         Local([b"ECHO", b"x"]),
     ]
+
+
+@both
+@pytest.mark.parametrize("name", [b"HELLO", b"reset"])
+def test_what_follows_a_change_of_the_dialect_is_parsed_later(parse: Parse, name: bytes) -> None:
+    first = request(b"GET", b"a") + request(name)
+    consumed, items = parse(first + request(b"GET", b"b"), SECRET, LIMITS)
+    assert (consumed, unpacked(items)) == (len(first), [[get(b"a")], Local([name])])
+
+
+@both
+def test_some_replies_have_types_of_their_own_in_resp3(parse: Parse) -> None:
+    for dialect, flags in ((2, READ), (3, READ | TYPED)):
+        items = parse(request(b"SMEMBERS", b"s"), SECRET, LIMITS._replace(dialect=dialect)).items
+        assert unpacked(items) == [[(Entry(Op.SMEMBERS, flags, b"s", b""),)]]
 
 
 @both
@@ -214,7 +230,7 @@ def test_lines_that_may_still_end_in_time_are_waited_for(parse: Parse) -> None:
 
 @both
 def test_lengths_are_refused_before_the_bytes_come(parse: Parse) -> None:
-    assert parse(b"*1048577\r\n", SECRET, LIMITS).items == [
+    assert parse(b"*2147483648\r\n", SECRET, LIMITS).items == [
         Broken(b"-ERR Protocol error: invalid multibulk length\r\n")
     ]
     assert parse(b"*1048576\r\n", SECRET, LIMITS).items == []
@@ -257,7 +273,9 @@ def test_a_run_never_has_more_entries_than_the_format_allows(parse: Parse) -> No
     items = parse(buffer, SECRET, wide).items
     assert [item.commands for item in items if isinstance(item, Run)] == [2, 1]
     (item,) = parse(request(b"MGET", *[b"k"] * (MAX_ENTRIES + 1)), SECRET, wide).items
-    assert item == Refused(b"-REJECTED too_large: a command of 65537 keys, 65536 are allowed: not applied\r\n")
+    assert item == Refused(
+        b"-REJECTED too_large: a command of 65537 keys, 65536 are allowed: not applied\r\n", fatal=True
+    )
 
 
 @both
@@ -265,7 +283,7 @@ def test_a_command_that_exceeds_a_bound_is_refused_alone(parse: Parse) -> None:
     buffer = request(b"GET", b"a") + request(b"GET", b"1234567") + request(b"GET", b"b")
     assert unpacked(parse(buffer, SECRET, TIGHT).items) == [
         [get(b"a")],
-        Refused(b"-REJECTED too_large: a key of 7 bytes, 6 are allowed: not applied\r\n"),
+        Refused(b"-REJECTED too_large: a key of 7 bytes, 6 are allowed: not applied\r\n", fatal=True),
         [get(b"b")],
     ]
 

@@ -10,6 +10,8 @@ from epaxos.errors import Rejected, Unknown
 OK: Final = b"+OK\r\n"
 NIL: Final = b"$-1\r\n"
 """Nothing, as RESP2 says it."""
+NIL_ARRAY: Final = b"*-1\r\n"
+"""Nothing, in place of an array, as RESP2 says it."""
 NULL: Final = b"_\r\n"
 """Nothing, as RESP3 says it."""
 
@@ -48,6 +50,11 @@ def mapping(pairs: Sequence[tuple[bytes, bytes]], dialect: int) -> bytes:
     return (b"%%%d\r\n" % len(pairs) if dialect == 3 else b"*%d\r\n" % (2 * len(pairs))) + flat
 
 
+def members(values: Sequence[bytes], dialect: int) -> bytes:
+    """Strings in no order that means anything; RESP2 has no sets and writes them as arrays."""
+    return (b"~%d\r\n" if dialect == 3 else b"*%d\r\n") % len(values) + b"".join(map(bulk, values))
+
+
 def text(value: bytes, dialect: int) -> bytes:
     """Text for people; RESP3 says so."""
     return b"=%d\r\ntxt:%b\r\n" % (len(value) + 4, value) if dialect == 3 else bulk(value)
@@ -71,18 +78,20 @@ def failure(outcome: Rejected | Unknown) -> bytes:
 
 
 def to_resp3(replies: bytes) -> bytes:
-    """RESP2 replies of the key-value machine in RESP3: of what it says, only nothing is said otherwise there."""
-    if NIL not in replies:
+    """Replies of the key-value machine to a client that speaks RESP3: nothing is said otherwise there.
+
+    The other types that only RESP3 has are in them already, since the commands said so.
+    """
+    if NIL not in replies and NIL_ARRAY not in replies:
         return replies
     parts: list[bytes] = []
     start = at = 0
     while at < len(replies):
-        end = replies.index(b"\r\n", at)
-        if replies[at] != ord("$"):
-            at = end + 2
-        elif replies[at + 1] != ord("-"):
-            at = end + 2 + int(replies[at + 1 : end]) + 2
-        else:
+        end = replies.index(b"\r\n", at) + 2
+        if replies[at:end] in (NIL, NIL_ARRAY):
             parts += (replies[start:at], NULL)
-            start = at = end + 2
+            start = end
+        elif replies[at] == ord("$"):
+            end += int(replies[at + 1 : end - 2]) + 2
+        at = end
     return b"".join((*parts, replies[start:]))

@@ -1,0 +1,54 @@
+"""Chosen cases: what random commands do not meet often enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+
+def conversations() -> dict[str, list[str]]:
+    """Title -> commands of `redis_corpus.txt`, whose first lines say how they are written."""
+    found: dict[str, list[str]] = {}
+    for line in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            found[line.strip("[]")] = commands = []
+        elif line and not line.startswith("#"):
+            commands.append(line)
+    return found
+
+
+RAW: Final = (
+    b"PING\r\n",
+    b"ping\n",
+    b"\r\n\r\nPING\r\n",
+    b"  PING  \r\n",
+    b"PING 'a b'\r\n",
+    b'ECHO "a\\x41\\n\\"b"\r\n',
+    b"ECHO 'it\\'s'\r\n",
+    b'ECHO "open\r\n',
+    b"ECHO 'open\r\n",
+    b'ECHO "a"b\r\n',
+    b'ECHO a"b"\r\n',
+    b'SET k ""\r\nGET k\r\n',
+    b"*0\r\nPING\r\n",
+    b"*-1\r\nPING\r\n",
+    b"*1\r\n$4\r\nPING\r\n",
+    b"*x\r\n",
+    b"*1048577\r\n",
+    b"*99999999999999999999\r\n",
+    b"*1\r\n:4\r\n",
+    b"*1\r\nPING\r\n",
+    b"*1\r\n$x\r\n",
+    b"*1\r\n$-1\r\n",
+    b"*1\r\n$99999999999\r\n",
+    b"*2\r\n$4\r\nECHO\r\n$0\r\n\r\n",
+    b"*2\r\n$4\r\nECHO\r\n$2\r\n\r\n\r\n",
+    b"*1\r\n$0\r\n\r\n",
+    b"*+1\r\n$4\r\nPING\r\n",
+    b"* 1\r\n",
+    b"*1\r\n$ 4\r\nPING\r\n",
+    b"*1\r\n$04\r\nPING\r\n",
+    b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n*1\r\n$4\r\nPING\r\n",
+    b"nosuch " + b"a" * 300 + b"\r\n",
+)
+"""What is no command, or no sensible one."""
