@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import trio
 
-from bench import hotkey as hotkey_, kill as kill_, redis_load, sessions as sessions_
+from bench import hotkey as hotkey_, kill as kill_, recovery as recovery_, redis_load, sessions as sessions_
 from epaxos.console import Console
 from epaxos.submission import DEFAULT_LIMITS
 
@@ -97,6 +97,26 @@ def sessions(protocol: str, seconds: float, every_s: float, clients: int, as_jso
     options = sessions_.SessionOptions(protocol=protocol, seconds=seconds, every_s=every_s, clients=clients)
     result = trio.run(sessions_.run_sessions, options)
     click.echo(sessions_.as_json(result) if as_json else sessions_.as_table(result))
+    raise SystemExit(bool(result.wrong))
+
+
+@bench.command()
+@click.option("--matrix", default="gryff5", show_default=True, help="A region matrix by name or path.")
+@click.option("--runs", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Crashes, one a cluster.")
+@click.option("--detect-ms", default=500, show_default=True, help="From the crash until the others notice.")
+@click.option("--seed", default=1, show_default=True, help="Of the first run; the next one has the next.")
+@_JSON
+def recovery(matrix: str, runs: int, detect_ms: int, seed: int, as_json: bool) -> None:
+    """A coordinator dies for ever, in virtual time: how soon the others finish what it left.
+
+    \b
+    Example: python -m bench recovery --matrix gryff5 --runs 200
+    """
+    console = Console(as_json)
+    options = recovery_.RecoveryOptions(matrix=matrix, runs=runs, detect_ms=detect_ms, seed=seed)
+    result = recovery_.run_recovery(options, console.progress)
+    console.progress_done()
+    console.result(recovery_.as_json(result), recovery_.as_table(result))
     raise SystemExit(bool(result.wrong))
 
 

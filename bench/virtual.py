@@ -8,17 +8,17 @@ simulator's invariants watch: a run in which safety is lost raises Violation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from epaxos.command import Entry, Payload
+from epaxos.command import Entry
 from epaxos.engine import Limits, Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.execution.interface import Executor, Group
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.machines.kv import Kv, Op
 from epaxos.packing import encode_run
-from epaxos.protocols.interface import Frontier, LogView, Order, PeerDown, Protocol, ProtocolConfig, Random, Why
+from epaxos.protocols.interface import LogView, PeerDown, Protocol, ProtocolConfig, Random
 from epaxos.protocols.registry import build
 from epaxos.submission import DEFAULT_LIMITS
 from epaxos.testing.faults import Swarm
@@ -32,6 +32,7 @@ from epaxos.testing.node import Node
 from epaxos.testing.record import Record
 from epaxos.testing.stage import Stage
 from epaxos.testing.trace import Trace
+from epaxos.testing.watched import WatchedExecutor
 
 if TYPE_CHECKING:
     from topology import Matrix
@@ -52,42 +53,6 @@ class Ran(NamedTuple):
     at_us: int
     group: int
     """How many instances its strongly connected component has."""
-
-
-class Watched:
-    """An executor, and the times at which what it was told to order ran."""
-
-    def __init__(self, inner: Executor, ran: dict[InstanceId, Ran], now_us: Callable[[], int]) -> None:
-        self._inner = inner
-        self._ran = ran
-        self._now_us = now_us
-        self.learn = inner.learn
-        self.entangled = inner.entangled
-        self.reached = inner.reached
-
-    def decide(self, decisions: Sequence[tuple[InstanceId, Payload, Order]]) -> list[Group]:
-        """As `Executor.decide`."""
-        groups = self._inner.decide(decisions)
-        for group in groups:
-            for id_ in group:
-                self._ran[id_] = Ran(self._now_us(), len(group))
-        return groups
-
-    def restore(self, ids: Iterable[InstanceId]) -> None:
-        """As `Executor.restore`."""
-        self._inner.restore(ids)
-
-    def executed(self) -> Frontier:
-        """As `Executor.executed`."""
-        return self._inner.executed()
-
-    def missing(self) -> Mapping[InstanceId, Why]:
-        """As `Executor.missing`."""
-        return self._inner.missing()
-
-    def waiting(self) -> int:
-        """As `Executor.waiting`."""
-        return self._inner.waiting()
 
 
 class Asked:
@@ -145,7 +110,13 @@ class Lab(Stage):
 
     def _built(self, config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol, Executor]:
         protocol, executor = build(self._protocol, config, rng, log)
-        return protocol, Watched(executor, self.ran[config.me], self.clock)
+        ran = self.ran[config.me]
+
+        def executed(groups: Iterable[Group]) -> None:
+            for group in groups:
+                ran.update((id_, Ran(self.now_us, len(group))) for id_ in group)
+
+        return protocol, WatchedExecutor(executor, decided=lambda id_, payload, order: None, executed=executed)
 
     def clock(self) -> int:
         """Simulated time, in microseconds."""
@@ -190,11 +161,6 @@ class Lab(Stage):
     def _notice(self, node: Node, gone: ReplicaId) -> None:
         if node.up and not self.nodes[gone].up:
             node.put(PeerDown(peer=gone))
-
-    def batch_of(self, site: ReplicaId, id_: InstanceId) -> Payload | None:
-        """The payload of an instance as `site` knows it, if it is decided there."""
-        found = self.nodes[site].engine.protocol.recall(id_)
-        return None if found is None else found[0]
 
 
 def _calm(matrix: Matrix, limits: Limits) -> Swarm:

@@ -27,7 +27,7 @@ from epaxos.protocols.epaxos.lead import Lead
 from epaxos.protocols.epaxos.query import Query
 from epaxos.protocols.epaxos.recover import Recoverer, on_waiting
 from epaxos.protocols.epaxos.state import Instance, Own, Phase, State
-from epaxos.protocols.epaxos.trigger import Trigger
+from epaxos.protocols.epaxos.trigger import TURN, Trigger
 from epaxos.protocols.epaxos.validate import on_validate
 from epaxos.protocols.interface import (
     NOTHING,
@@ -75,7 +75,7 @@ class EPaxos(Protocol):
             Blocked: self._on_blocked,
             Wake: self._wake,
             PeerUp: self._peer_up,
-            PeerDown: lambda e: self.state.suspected.add(e.peer),
+            PeerDown: self._peer_down,
             Rtt: self._rtt,
         }
         self._messages: dict[type[Message], Callable[[ReplicaId, Any], None]] = {
@@ -133,10 +133,14 @@ class EPaxos(Protocol):
             self.lead.retransmit()
             self.recovery.retransmit()
             self.trigger.own(self.lead.open)
+            self.trigger.orphans()
             self.trigger.gaps()
             self.query.sweep()
             self._need(self._blocked)
             self._tick_later()
+            return
+        if event.timer == TURN:
+            self.trigger.orphans()
             return
         assert isinstance(event.timer, tuple)
         what, id_, *ballot = event.timer
@@ -158,6 +162,10 @@ class EPaxos(Protocol):
         self.state.suspected.discard(event.peer)
         self.lead.link_up(event.peer)
         self.query.catch_up(event.peer)
+
+    def _peer_down(self, event: PeerDown) -> None:
+        self.state.suspected.add(event.peer)
+        self.trigger.orphans()
 
     def _rtt(self, event: Rtt) -> None:
         self.state.rtt_us[event.peer] = event.rtt_us
@@ -197,6 +205,8 @@ class EPaxos(Protocol):
 
     def _preaccept(self, peer: ReplicaId, message: PreAccept) -> None:
         accept.on_preaccept(self.state, peer, message)
+        if peer in self.state.suspected:  # its last words
+            self.trigger.orphans()
         self._maybe_chosen(self.state.live.get(message.id))
 
     def _commit(self, peer: ReplicaId, message: Commit) -> None:

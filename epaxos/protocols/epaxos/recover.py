@@ -45,6 +45,8 @@ class Recovery:
     replies: dict[ReplicaId, RecoverOK] = field(default_factory=dict)
     patient: bool = True
     """More than a slow quorum may still answer, which makes waiting for competitors rarer."""
+    patience_us: int | None = None
+    """Until when, since a slow quorum has answered."""
     quorum: frozenset[ReplicaId] = frozenset()
     """Q: whose answers step 2 was decided on; all of them must validate."""
     k: int = 0
@@ -122,7 +124,8 @@ class Recoverer:
             return
         found = verdict.from_evidence(state, instance.id, recovery.replies)
         if found is None:
-            if recovery.patient and len(recovery.replies) < state.n:
+            silent = state.n - len(recovery.replies.keys() | state.suspected)
+            if recovery.patient and silent:
                 self._be_patient(instance)
             else:
                 self._test_candidate(instance)
@@ -130,8 +133,13 @@ class Recoverer:
             self._propose(instance, *found)
 
     def _be_patient(self, instance: Instance) -> None:
-        at_us = self.state.now.mono_us + self.state.round_trip_us() // 2
-        self.state.effects.append(SetTimer(timer=("evidence", instance.id, instance.recovery.ballot), at_us=at_us))
+        """For a quarter of the time that a slow quorum took."""
+        recovery: Recovery = instance.recovery
+        if recovery.patience_us is None:
+            now_us = self.state.now.mono_us
+            recovery.patience_us = now_us + max(now_us - recovery.sent_us, self.state.retry_us) // 4
+            timer = ("evidence", instance.id, recovery.ballot)
+            self.state.effects.append(SetTimer(timer=timer, at_us=recovery.patience_us))
 
     def out_of_patience(self, id_: InstanceId, ballot: Ballot) -> None:
         """Whoever has not answered by now is not waited for."""

@@ -1,9 +1,11 @@
-"""When a recovery starts (protocol.md 3.1): late, by one replica first, and never in step with the others.
+"""When a recovery starts (protocol.md 3.1): by one replica first, and never in step with the others.
 
-An id that is needed (execution or a recovery waits for it) is asked for before it is recovered: asking is cheap, and a
-recovery may turn a slow command into a Nop. How often it is asked for first depends on whether its coordinator is
-suspected. Replicas take turns by a rank that a hash of the id and the attempt gives, with jitter. Gaps that nobody
-waits for come last: they hold up the contiguous watermarks, after seconds, and in ranges.
+What a suspected coordinator left undecided is recovered at once, whether or not anybody waits for it: nobody else will
+finish it. While its coordinator seems alive, an id that is needed (execution or a recovery waits for it) is asked for
+several times first: asking is cheap, and a recovery may turn a slow command into a Nop. Replicas take turns by a rank
+that a hash of the id and the attempt gives; the next one begins when the message of the one before it would have
+arrived, and then backs off, with jitter. Gaps of which nothing is known come last: they hold up the contiguous
+watermarks only; after seconds, and in ranges.
 """
 
 from __future__ import annotations
@@ -14,7 +16,14 @@ from typing import Final
 from epaxos.ids import Ballot, InstanceId
 from epaxos.protocols.epaxos.recover import Recoverer
 from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
+from epaxos.protocols.interface import SetTimer
 
+TURN: Final = "turn"
+"""The timer of this replica's turns to recover what suspected coordinators left."""
+TURNS_APART: Final = 8
+"""It rings at most so many times while one turn lasts."""
+RANK_SLOTS: Final = 16
+"""Consecutive slots of a lane that are the same replica's turn, so that one message names many."""
 ASKS_IF_SUSPECTED: Final = 1
 ASKS_IF_ALIVE: Final = 6
 """CommitQueries for a needed id before it is recovered, a round trip apart."""
@@ -43,6 +52,23 @@ class Trigger:
             if times >= enough and self._is_idle(id_) and self._my_turn(id_):
                 start.append(self.state.touch(id_))
         self.recoverer.start(start)
+
+    def orphans(self) -> None:
+        """What is known of suspected lanes and undecided; and when to look again."""
+        state = self.state
+        if not state.suspected:
+            return
+        start, later = [], []
+        for id_, instance in state.live.items():
+            if id_.lane in state.suspected and instance.batch is not None and self._is_idle(id_):
+                if self._my_turn(id_):
+                    start.append(instance)
+                else:
+                    later.append(self._due[id_][1])
+        self.recoverer.start(start)
+        if later:
+            soonest_us = state.now.mono_us + self._turn_us() // TURNS_APART
+            state.effects.append(SetTimer(timer=TURN, at_us=max(soonest_us, min(later))))
 
     def own(self, ids: Iterable[InstanceId]) -> None:
         """Own ids that this incarnation may not finish at ballot 0 and nobody seems to finish for it."""
@@ -74,14 +100,15 @@ class Trigger:
         return instance.phase is not Phase.COM and not leads
 
     def _my_turn(self, id_: InstanceId) -> bool:
-        """A rank's worth of round trips after the first time; then backing off, with jitter: two recoverers must not
-        duel, and not in step. Whoever joins a ballot begins to wait anew: he gives its leader the time to finish."""
+        """As many turns after the first time as others come before it; then backing off, with jitter: two recoverers
+        must not duel, and not in step. Whoever joins a ballot begins to wait anew: he gives its leader the time to
+        finish."""
         state = self.state
         instance = state.live.get(id_)
         ballot = 0 if instance is None else instance.bal
         if id_ not in self._due or self._due[id_][0] != ballot:
             attempt = self.recoverer.attempts.get(id_, 0)
-            wait_us = self._rank(id_, attempt) * state.round_trip_us()
+            wait_us = self._rank(id_, attempt) * self._turn_us()
             if attempt or ballot:
                 back_off_us = self.recoverer.back_off_us(id_)
                 wait_us += back_off_us + state.rng.randrange(0, back_off_us)
@@ -91,12 +118,17 @@ class Trigger:
         del self._due[id_]
         return True
 
+    def _turn_us(self) -> int:
+        """How long a replica waits for word from the one whose turn is before its own: beyond the longest way."""
+        state = self.state
+        return max(state.retry_us, max(state.rtt_us) * 5 // 8)
+
     def _rank(self, id_: InstanceId, attempt: int) -> int:
         """How many unsuspected replicas come before this one; own ids are this replica's business first."""
         state = self.state
         if id_.lane == state.me:
             return 0
-        first = (id_.slot * 7 + id_.lane + attempt) % state.n
+        first = (id_.slot // RANK_SLOTS * 7 + id_.lane + attempt) % state.n
         order = [(first + i) % state.n for i in range(state.n)]
         before = order[: order.index(state.me)]
         return sum(peer not in state.suspected and peer != id_.lane for peer in before)
