@@ -40,18 +40,33 @@ def redis(runs: int, protocol: str, as_json: bool) -> None:
 @bench.command()
 @click.option("--matrix", default="epaxos5", show_default=True, help="A region matrix by name or path.")
 @click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
-@click.option("--victim", default=None, help="The site whose replica is killed (default: the first).")
-@click.option("--phase", "phase_s", default=5.0, show_default=True, help="Seconds before, during and after.")
+@click.option(
+    "--victims",
+    default="1",
+    show_default=True,
+    help="So many at a time, in turn; or the sites by name, with commas; or `leader`, whoever leads.",
+)
+@click.option("--every", "every_s", default=10.0, show_default=True, help="Seconds between kills; half of it down.")
+@click.option("--seconds", default=15.0, show_default=True, help="Of load.")
+@click.option(
+    "--clients", default=1, show_default=True, type=click.IntRange(1, 100), help="At each site, of each kind."
+)
 @_JSON
-def kill(matrix: str, protocol: str, victim: str | None, phase_s: float, as_json: bool) -> None:
-    """kill -9 of one replica under load: what clients elsewhere notice, and that nothing is lost.
+def kill(matrix: str, protocol: str, victims: str, every_s: float, seconds: float, clients: int, as_json: bool) -> None:
+    """kill -9 of replicas under load: what clients elsewhere notice, and that nothing is lost.
 
     \b
-    Example: python -m bench kill --matrix gryff5 --victim OR
+    Examples: python -m bench kill --matrix gryff5 --victims OR
+              python -m bench kill --victims 2 --every 6 --seconds 60
+              python -m bench kill --protocol raft --victims leader --every 3 --seconds 60
     """
-    options = kill_.KillOptions(matrix=matrix, protocol=protocol, victim=victim, phase_s=phase_s)
-    result = trio.run(kill_.run_kill, options)
-    click.echo(kill_.as_json(result) if as_json else kill_.as_table(result))
+    console = Console(as_json)
+    options = kill_.KillOptions(
+        matrix=matrix, protocol=protocol, victims=victims, every_s=every_s, seconds=seconds, clients=clients
+    )
+    result = trio.run(kill_.run_kill, options, console.progress)
+    console.progress_done()
+    console.result(kill_.as_json(result), kill_.as_table(result))
     raise SystemExit(bool(result.wrong))
 
 

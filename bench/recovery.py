@@ -71,8 +71,8 @@ class RecoveryResult:
     @property
     def wrong(self) -> list[str]:
         """What was promised and does not hold."""
-        left = sum(each.finished_us is None for each in self.orphans)
-        late = [each.finished_us for each in self.orphans if (each.finished_us or 0) > self.bound_us]
+        left = len(self.orphans) - len(_finished_us(self.orphans))
+        late = [us for us in _finished_us(self.orphans) if us > self.bound_us]
         found = [f"{left} instances were never finished"] * bool(left)
         found += [f"{len(late)} instances took longer than the bound, up to {ms(max(late))} ms"] if late else []
         return found + [f"{self.unanswered} commands of live sites were never answered"] * bool(self.unanswered)

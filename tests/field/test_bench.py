@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from bench import kill, redis_load
+from epaxos.errors import ConfigError
 
 pytestmark = pytest.mark.field
 
@@ -26,12 +27,31 @@ def test_redis_benchmark_against_each_replica_leaves_equal_replicas() -> None:
     assert json.loads(redis_load.as_json(result))["wrong"] == []
 
 
+def run_kill(options: kill.KillOptions) -> kill.KillResult:
+    return trio.run(kill.run_kill, options)
+
+
 def test_kill_9_of_one_of_five_loses_nothing_and_stops_nobody_else() -> None:
-    result = trio.run(kill.run_kill, kill.KillOptions(phase_s=2.0, clients=2))
+    result = run_kill(kill.KillOptions(every_s=3.0, seconds=4.0, victims="OR"))
     assert result.wrong == []
+    (round_,) = result.rounds
+    assert round_.victims == ("OR",)
     for site in result.sites:
-        if site != result.victim:
-            alive = [t for t in result.acks_us[site, kill.OWN] if result.killed_us < t < result.restarted_us]
-            assert alive, f"clients at {site} were answered on their own keys while {result.victim} was down"
-    assert "0 of" in kill.as_table(result)
-    assert json.loads(kill.as_json(result))["victim"] == result.victim
+        if site != "OR":
+            alive = [t for t in result.acks_us[site, kill.OWN] if round_.killed_us < t < round_.restarted_us]
+            assert alive, f"clients at {site} were answered on their own keys while OR was down"
+    assert "linearizable: yes" in kill.as_table(result)
+    assert json.loads(json.dumps(kill.as_json(result)))["wrong"] == []
+
+
+def test_kill_9_of_two_of_five_again_and_again_loses_nothing() -> None:
+    result = run_kill(kill.KillOptions(every_s=2.0, seconds=7.0, victims="2"))
+    assert result.wrong == []
+    assert len(result.rounds) >= 2 and all(len(round_.victims) == 2 for round_ in result.rounds)
+    assert len({victim for round_ in result.rounds for victim in round_.victims}) >= 4, "the sites take turns"
+
+
+def test_victims_that_there_are_not_or_that_leave_no_majority_are_refused() -> None:
+    for victims in ("3", "0", "CA,VA,OR", "XX", ""):
+        with pytest.raises(ConfigError):
+            run_kill(kill.KillOptions(victims=victims))

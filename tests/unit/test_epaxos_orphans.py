@@ -86,3 +86,14 @@ def test_the_last_words_of_a_dead_coordinator_are_recovered_as_well() -> None:
     cluster.pass_on(PreAccept)
     cluster.drop(PreAcceptOK)
     assert len(starters(cluster)) == 1
+
+
+def test_a_coordinator_that_is_heard_of_finishes_its_own_though_the_link_to_it_is_down() -> None:
+    cluster = ByHand(3)
+    cluster.turn(1, PeerDown(peer=0))
+    cluster.wait(2 * RETRY_US)
+    cluster.submit(0, set_("k", "x"))
+    cluster.pass_on(PreAccept)
+    cluster.drop()
+    cluster.wait(RETRY_US)
+    assert starters(cluster) == []

@@ -159,12 +159,12 @@ class EPaxos(Protocol):
         self.trigger.needed(self.query.need(id_ for id_ in ids if id_ not in self.state.decided))
 
     def _peer_up(self, event: PeerUp) -> None:
-        self.state.suspected.discard(event.peer)
+        self.state.link_up(event.peer)
         self.lead.link_up(event.peer)
         self.query.catch_up(event.peer)
 
     def _peer_down(self, event: PeerDown) -> None:
-        self.state.suspected.add(event.peer)
+        self.state.link_down(event.peer)
         self.trigger.orphans()
 
     def _rtt(self, event: Rtt) -> None:
@@ -199,13 +199,15 @@ class EPaxos(Protocol):
     # -- messages
 
     def _receive(self, event: Receive) -> None:
+        if self.state.gone:
+            self.state.heard_of(event.peer)
         handler = self._messages.get(type(event.message))
         if handler is not None:
             handler(event.peer, event.message)
 
     def _preaccept(self, peer: ReplicaId, message: PreAccept) -> None:
         accept.on_preaccept(self.state, peer, message)
-        if peer in self.state.suspected:  # its last words
+        if peer in self.state.gone:  # its last words
             self.trigger.orphans()
         self._maybe_chosen(self.state.live.get(message.id))
 

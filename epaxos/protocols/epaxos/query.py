@@ -44,7 +44,7 @@ class Query:
         patience_us = state.round_trip_us()
         asked: dict[InstanceId, tuple[int, int]] = {}
         for id_ in ids:
-            under_way_us = 0 if id_.lane in state.suspected else patience_us
+            under_way_us = 0 if id_.lane in state.gone else patience_us
             at_us, times = self._asked.get(id_, (state.now.mono_us + under_way_us, 0))
             if state.now.mono_us >= at_us:
                 due.append((id_, times))

@@ -176,6 +176,8 @@ class State:
         self.rtt_us = [0] * config.n
         self.suspected: set[ReplicaId] = set()
         """Replicas whose link is down."""
+        self.gone: dict[ReplicaId, int] = {}
+        """Those of them that have not been heard of since, taken for dead: since when."""
         self.facts: dict[InstanceId, tuple[int, Vector]] = {}
         """Waiting facts about undecided ids: (k, dep) of the strongest (1.3, I20)."""
         self.mark = 0
@@ -324,6 +326,25 @@ class State:
         """Send the decision; `short` to peers that are known to hold the payload."""
         payload = None if short and not instance.nop else instance.payload
         self.send(peers, Commit(id=instance.id, payload=payload, dep=instance.dep))
+
+    # -- who is there
+
+    def link_down(self, peer: ReplicaId) -> None:
+        """The link to `peer` broke."""
+        self.suspected.add(peer)
+        self.gone.setdefault(peer, self.now.mono_us)
+
+    def link_up(self, peer: ReplicaId) -> None:
+        """There is a link to `peer`."""
+        self.suspected.discard(peer)
+        self.gone.pop(peer, None)
+
+    def heard_of(self, peer: ReplicaId) -> None:
+        """A message came from `peer`. Beyond what may have been its last words, it is a sign of life: there are links
+        that are down in one direction only, and who is alive shall finish his own."""
+        since_us = self.gone.get(peer)
+        if since_us is not None and self.now.mono_us - since_us > max(self.retry_us, self.rtt_us[peer]):
+            del self.gone[peer]
 
     # -- time
 

@@ -1,11 +1,11 @@
 """When a recovery starts (protocol.md 3.1): by one replica first, and never in step with the others.
 
-What a suspected coordinator left undecided is recovered at once, whether or not anybody waits for it: nobody else will
-finish it. While its coordinator seems alive, an id that is needed (execution or a recovery waits for it) is asked for
-several times first: asking is cheap, and a recovery may turn a slow command into a Nop. Replicas take turns by a rank
-that a hash of the id and the attempt gives; the next one begins when the message of the one before it would have
-arrived, and then backs off, with jitter. Gaps of which nothing is known come last: they hold up the contiguous
-watermarks only; after seconds, and in ranges.
+What a coordinator that is taken for dead left undecided is recovered at once, whether or not anybody waits for it:
+nobody else will finish it. While its coordinator seems alive, an id that is needed (execution or a recovery waits for
+it) is asked for several times first: asking is cheap, and a recovery may turn a slow command into a Nop. Replicas take
+turns by a rank that a hash of the id and the attempt gives; the next one begins when the message of the one before it
+would have arrived, and then backs off, with jitter. Gaps of which nothing is known come last: they hold up the
+contiguous watermarks only; after seconds, and in ranges.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
 from epaxos.protocols.interface import SetTimer
 
 TURN: Final = "turn"
-"""The timer of this replica's turns to recover what suspected coordinators left."""
+"""The timer of this replica's turns to recover what coordinators left that are taken for dead."""
 TURNS_APART: Final = 8
 """It rings at most so many times while one turn lasts."""
 RANK_SLOTS: Final = 16
 """Consecutive slots of a lane that are the same replica's turn, so that one message names many."""
-ASKS_IF_SUSPECTED: Final = 1
+ASKS_IF_GONE: Final = 1
 ASKS_IF_ALIVE: Final = 6
 """CommitQueries for a needed id before it is recovered, a round trip apart."""
 GAP_ROUND_TRIPS: Final = 24
@@ -48,19 +48,19 @@ class Trigger:
         """(id, times asked) of what execution or a recovery waits for."""
         start = []
         for id_, times in asked:
-            enough = ASKS_IF_SUSPECTED if id_.lane in self.state.suspected else ASKS_IF_ALIVE
+            enough = ASKS_IF_GONE if id_.lane in self.state.gone else ASKS_IF_ALIVE
             if times >= enough and self._is_idle(id_) and self._my_turn(id_):
                 start.append(self.state.touch(id_))
         self.recoverer.start(start)
 
     def orphans(self) -> None:
-        """What is known of suspected lanes and undecided; and when to look again."""
+        """What is known of the lanes of the gone and undecided; and when to look again."""
         state = self.state
-        if not state.suspected:
+        if not state.gone:
             return
         start, later = [], []
         for id_, instance in state.live.items():
-            if id_.lane in state.suspected and instance.batch is not None and self._is_idle(id_):
+            if id_.lane in state.gone and instance.batch is not None and self._is_idle(id_):
                 if self._my_turn(id_):
                     start.append(instance)
                 else:
