@@ -21,6 +21,9 @@ def _new(name: str, story: str, *edits: tuple[str, str, str], pure: bool = False
     return Mutant(name=name, story=story, edits=edits, pure=pure)
 
 
+_ANSWER: Final = (
+    "        instance.dep = instance.ack_dep = state.index.preaccept(instance.id, message.payload, message.init_dep)\n"
+)
 ONE_BALLOT: Final = _new(
     "one-ballot-variable",
     "joining a ballot makes an old vote look like one of that ballot",
@@ -44,6 +47,14 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
         ),
     ),
     (
+        "s05-more-evidence-wins",
+        _new(
+            "no-w3",
+            "a recovery waits for a competitor however much evidence it is told of",
+            (_EPAXOS + "verdict", "    k, dep = fact\n", "    k, dep = 0, fact[1]\n"),
+        ),
+    ),
+    (
         "s06-not-more-than-the-threshold",
         _new(
             "threshold-minus-one",
@@ -60,12 +71,48 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
         ),
     ),
     ("s09-joined-means-no-fast-path", _known("fast-after-joining")),
+    (
+        "s10-late-answer-of-the-coordinator",
+        _new(
+            "no-w4",
+            "late answers are thrown away",
+            (_EPAXOS + "verdict", "    return _from_late_answers(state, id_, recovery)", "    return None"),
+        ),
+    ),
     ("s12-forgotten-answer", _known("answer-before-saving")),
+    ("s13-two-different-answers", _known("fast-whatever-they-say")),
     ("s17-fast-commit-on-disk-first", _known("forgotten-fast-commit")),
     ("s18-never-again-at-ballot-0", _known("resume-ballot-0")),
     ("s19-never-seen-slot", _known("gaps-do-not-matter")),
+    (
+        "s20-executed-is-not-forgotten",
+        _new(
+            "forgotten-executed",
+            "an answer leaves out what was executed here",
+            (
+                _EPAXOS + "accept",
+                _ANSWER,
+                _ANSWER.replace("instance.dep = instance.ack_dep =", "found =")
+                + "        every = zip(message.init_dep, found, state.executed.low)\n"
+                "        found = tuple(init if slot <= low else slot for init, slot, low in every)\n"
+                "        instance.dep = instance.ack_dep = found\n",
+            ),
+        ),
+    ),
     ("s22-one-order-from-every-start", _known("order-of-the-walk")),
     ("s27-duplicate-preaccept", _known("recomputed-answer")),
+    (
+        "s28-late-preaccept",
+        _new(
+            "preaccept-at-any-ballot",
+            "a replica pre-accepts at ballot 0 after it has joined a higher one",
+            (
+                _EPAXOS + "accept",
+                "    elif instance.bal == 0 and instance.phase is Phase.INIT:",
+                "    elif not instance.phase:",
+            ),
+        ),
+    ),
     (
         "s31-reordering-in-a-lane",
         _new(
@@ -102,19 +149,25 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
     ),
     ("s43-pipelining-across-a-nop", _known("no-order-on-a-connection")),
     (
+        "s44-lost-answers",
+        _new(
+            "answered-once",
+            "a Recover that was answered is not answered again",
+            (_EPAXOS + "accept", "    elif instance.abal != ballot:", "    elif False:"),
+        ),
+    ),
+    (
         "s45-nop-is-not-forgotten",
         _new(
             "forgotten-nop",
             "an answer leaves out the newest id of a lane when it is known to be a NOP",
             (
                 _EPAXOS + "accept",
-                "        instance.dep = instance.ack_dep = state.index.preaccept("
-                "instance.id, message.payload, message.init_dep)\n",
-                "        found = state.index.preaccept(instance.id, message.payload, message.init_dep)\n"
-                "        known = [state.live.get(InstanceId(0, s, l)) or state.load(InstanceId(0, s, l))"
-                " for l, s in enumerate(found)]\n"
-                "        found = tuple(0 if i is not None and i.nop and i.phase is Phase.COM else s"
-                " for s, i in zip(found, known))\n"
+                _ANSWER,
+                _ANSWER.replace("instance.dep = instance.ack_dep =", "found =")
+                + "        known = [state.get(InstanceId(0, slot, lane)) for lane, slot in enumerate(found)]\n"
+                "        nops = [one is not None and one.nop and one.phase is Phase.COM for one in known]\n"
+                "        found = tuple(0 if nop else slot for slot, nop in zip(found, nops))\n"
                 "        instance.dep = instance.ack_dep = found\n",
             ),
         ),
