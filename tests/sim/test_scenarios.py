@@ -29,6 +29,6 @@ def test_every_scenario_begins_with_its_story_and_ends_in_agreement(path: Path) 
 
 @pytest.mark.parametrize(("name", "mutant"), TOLD, ids=lambda each: each if isinstance(each, str) else "")
 def test_a_scenario_tells_of_the_bug_it_was_written_about(name: str, mutant: Mutant) -> None:
-    """In the file's end: the replicas disagree, or one stops, or somebody waits for ever."""
-    found = told_under(mutant, FOLDER / "epaxos" / f"{name}.txt")
+    """At the latest in the file's end: the replicas disagree, or one stops, or somebody is told something else."""
+    found = told_under(mutant, FOLDER / f"{name}.txt")
     assert found, f"{name} does not notice: {mutant.story}"

@@ -31,11 +31,11 @@ ONE_BALLOT: Final = _new(
 )
 
 TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
-    ("s01-newest-vote", ONE_BALLOT),
-    ("s01b-newest-vote-of-three", ONE_BALLOT),
-    ("s02-fast-commit-survives", _known("candidate-thrown-away")),
+    ("epaxos/s01-newest-vote", ONE_BALLOT),
+    ("epaxos/s01b-newest-vote-of-three", ONE_BALLOT),
+    ("epaxos/s02-fast-commit-survives", _known("candidate-thrown-away")),
     (
-        "s03-mutual-recovery",
+        "epaxos/s03-mutual-recovery",
         _new(
             "no-v3",
             "a recovery with the bare minimum of evidence waits for a competitor whose coordinator is gone",
@@ -47,7 +47,7 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
         ),
     ),
     (
-        "s05-more-evidence-wins",
+        "epaxos/s05-more-evidence-wins",
         _new(
             "no-w3",
             "a recovery waits for a competitor however much evidence it is told of",
@@ -55,7 +55,7 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
         ),
     ),
     (
-        "s06-not-more-than-the-threshold",
+        "epaxos/s06-not-more-than-the-threshold",
         _new(
             "threshold-minus-one",
             "W3 gives way to as much evidence as the threshold",
@@ -63,29 +63,29 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
         ),
     ),
     (
-        "s08-validate-registers",
+        "epaxos/s08-validate-registers",
         _new(
             "validate-without-registering",
             "Validate looks for competitors and leaves no trace",
             (_EPAXOS + "validate", "        state.index.register(instance.id, batch)\n", ""),
         ),
     ),
-    ("s09-joined-means-no-fast-path", _known("fast-after-joining")),
+    ("epaxos/s09-joined-means-no-fast-path", _known("fast-after-joining")),
     (
-        "s10-late-answer-of-the-coordinator",
+        "epaxos/s10-late-answer-of-the-coordinator",
         _new(
             "no-w4",
             "late answers are thrown away",
             (_EPAXOS + "verdict", "    return _from_late_answers(state, id_, recovery)", "    return None"),
         ),
     ),
-    ("s12-forgotten-answer", _known("answer-before-saving")),
-    ("s13-two-different-answers", _known("fast-whatever-they-say")),
-    ("s17-fast-commit-on-disk-first", _known("forgotten-fast-commit")),
-    ("s18-never-again-at-ballot-0", _known("resume-ballot-0")),
-    ("s19-never-seen-slot", _known("gaps-do-not-matter")),
+    ("epaxos/s12-forgotten-answer", _known("answer-before-saving")),
+    ("epaxos/s13-two-different-answers", _known("fast-whatever-they-say")),
+    ("epaxos/s17-fast-commit-on-disk-first", _known("forgotten-fast-commit")),
+    ("epaxos/s18-never-again-at-ballot-0", _known("resume-ballot-0")),
+    ("epaxos/s19-never-seen-slot", _known("gaps-do-not-matter")),
     (
-        "s20-executed-is-not-forgotten",
+        "epaxos/s20-executed-is-not-forgotten",
         _new(
             "forgotten-executed",
             "an answer leaves out what was executed here",
@@ -99,10 +99,10 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
             ),
         ),
     ),
-    ("s22-one-order-from-every-start", _known("order-of-the-walk")),
-    ("s27-duplicate-preaccept", _known("recomputed-answer")),
+    ("epaxos/s22-one-order-from-every-start", _known("order-of-the-walk")),
+    ("epaxos/s27-duplicate-preaccept", _known("recomputed-answer")),
     (
-        "s28-late-preaccept",
+        "epaxos/s28-late-preaccept",
         _new(
             "preaccept-at-any-ballot",
             "a replica pre-accepts at ballot 0 after it has joined a higher one",
@@ -114,7 +114,7 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
         ),
     ),
     (
-        "s31-reordering-in-a-lane",
+        "epaxos/s31-reordering-in-a-lane",
         _new(
             "no-lane-rule",
             "an answer names later ids of the lane of what it answers",
@@ -123,7 +123,7 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
         ),
     ),
     (
-        "s37-duplicate-validate",
+        "epaxos/s37-duplicate-validate",
         _new(
             "validate-overwrites-votes",
             "a Validate writes the candidate over whatever was voted for (B18)",
@@ -134,9 +134,9 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
             ),
         ),
     ),
-    ("s38-send-after-logging", _known("send-before-logging")),
+    ("epaxos/s38-send-after-logging", _known("send-before-logging")),
     (
-        "s39-groups-are-whole",
+        "epaxos/s39-groups-are-whole",
         _new(
             "one-of-a-component",
             "the apply mark of a component ends behind its first member",
@@ -147,9 +147,9 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
             ),
         ),
     ),
-    ("s43-pipelining-across-a-nop", _known("no-order-on-a-connection")),
+    ("epaxos/s43-pipelining-across-a-nop", _known("no-order-on-a-connection")),
     (
-        "s44-lost-answers",
+        "epaxos/s44-lost-answers",
         _new(
             "answered-once",
             "a Recover that was answered is not answered again",
@@ -157,7 +157,7 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
         ),
     ),
     (
-        "s45-nop-is-not-forgotten",
+        "epaxos/s45-nop-is-not-forgotten",
         _new(
             "forgotten-nop",
             "an answer leaves out the newest id of a lane when it is known to be a NOP",
@@ -169,6 +169,18 @@ TOLD: Final[tuple[tuple[str, Mutant], ...]] = (
                 "        nops = [one is not None and one.nop and one.phase is Phase.COM for one in known]\n"
                 "        found = tuple(0 if nop else slot for slot, nop in zip(found, nops))\n"
                 "        instance.dep = instance.ack_dep = found\n",
+            ),
+        ),
+    ),
+    (
+        "raft/an-old-entry-is-not-counted",
+        _new(
+            "old-entries-counted",
+            "an entry of an earlier term is committed as soon as a majority has it",
+            (
+                "epaxos.protocols.raft.lead",
+                "if index > state.commit and state.log.term(index) == state.term:",
+                "if index > state.commit:",
             ),
         ),
     ),

@@ -105,9 +105,9 @@ def test_raft_is_told_in_its_own_words() -> None:
     lines = told("cluster 3 protocol=raft", "wake A election", "settle", "submit A x SET k 1", "settle\nagreement")
     assert lines[-4:] == ["2 is SET k 1 at A B C", "order 1 2 at A B C", "state k=1 at A B C", "agreed"]
     assert told("cluster 3 protocol=raft", "wake A election", "settle", "state term") == [
-        "A  term: 1 voted for A leader of A",
-        "B  term: 1 voted for A follower of A",
-        "C  term: 1 voted for A follower of A",
+        "A  term: 1 vote=A leader",
+        "B  term: 1 vote=A follower of A",
+        "C  term: 1 vote=A follower of A",
     ]
 
 

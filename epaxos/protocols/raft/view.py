@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from epaxos.command import Batch
-from epaxos.ids import InstanceId
+from epaxos.ids import InstanceId, ReplicaId
 from epaxos.protocols.interface import LogView, Protocol
 from epaxos.protocols.raft.log import Log
 from epaxos.protocols.raft.protocol import Raft
-from epaxos.protocols.raft.state import load_term
+from epaxos.protocols.raft.state import Role, load_term
 from epaxos.protocols.view import Action, Row, Words
 
 
@@ -29,9 +29,11 @@ class RaftView:
     def rows(self, protocol: Protocol, words: Words) -> list[Row]:
         """The term and the role, how far the log is committed, and the log."""
         state = _raft(protocol).state
-        leader = "nobody" if state.leader is None else words.replica(state.leader)
+        role = state.role.value
+        if state.role is Role.FOLLOWER:
+            role += f" of {_somebody(state.leader, words)}"
         return [
-            Row("term", f"{_term(state.term, state.vote, words)} {state.role.value} of {leader}"),
+            Row("term", f"{_term(state.term, state.vote, words)} {role}"),
             Row("commit", str(state.commit)),
             *_entries(state.log, words),
         ]
@@ -45,8 +47,12 @@ class RaftView:
         return iter(())
 
 
-def _term(term: int, vote: int | None, words: Words) -> str:
-    return f"{term} voted for {'nobody' if vote is None else words.replica(vote)}"
+def _term(term: int, vote: ReplicaId | None, words: Words) -> str:
+    return f"{term} vote={_somebody(vote, words)}"
+
+
+def _somebody(replica: ReplicaId | None, words: Words) -> str:
+    return "nobody" if replica is None else words.replica(replica)
 
 
 def _entries(log: Log, words: Words) -> list[Row]:
