@@ -35,6 +35,8 @@ FIRST_PAUSE_US: Final = 20_000
 """Before the first attempt to make a broken link again; pauses double up to `LinkLimits.reconnect_max_us`."""
 CHUNK_BYTES: Final = 1 << 18
 """Of one read; and about the most that is joined into one write."""
+PIECE_BYTES: Final = 1 << 16
+"""Of one write. A link that takes one in less than `SILENCE_US` is alive."""
 MAX_STRANGERS: Final = 64
 """Connections that have not said who they are; further ones are closed."""
 COMPLAIN_EVERY_US: Final = 60_000_000
@@ -161,26 +163,32 @@ class Links:
     async def _keep_calling(self, peer: _Peer) -> None:
         pause_us = FIRST_PAUSE_US
         while True:
-            began_us = now_us()
-            await self._call(peer)
-            if now_us() - began_us > self._limits.reconnect_max_us:
+            lasted_us = await self._call(peer)
+            if lasted_us is not None and lasted_us > pause_us:
                 pause_us = FIRST_PAUSE_US
             with trio.move_on_after(pause_us * self._jitter.uniform(0.5, 1) / 1e6) as pause:
+                if lasted_us is not None:
+                    # It does answer calls. Two that call each other back would make a link that never lasts anew
+                    # without a rest.
+                    await trio.sleep_forever()
                 await peer.seen.wait()
             pause_us = min(2 * pause_us, self._limits.reconnect_max_us) if pause.cancelled_caught else FIRST_PAUSE_US
 
-    async def _call(self, peer: _Peer) -> None:
-        """One connection, from the attempt to its end."""
+    async def _call(self, peer: _Peer) -> int | None:
+        """One connection, from the attempt to its end; how long it was in use, if it came to that."""
         try:
             with trio.fail_after(self._limits.handshake_us / 1e6):
                 stream = await self._dial(peer.id)
         except LINK_ERRORS as error:
             self._complain("peer_unreachable", peer.name, _reason(error))
-            return
+            return None
         async with stream:
             greeting = await self._greet(stream, peer.name, peer.id)
-            if greeting is not None:
-                await self._talk(peer, stream, greeting)
+            if greeting is None:
+                return None
+            began_us = now_us()
+            await self._talk(peer, stream, greeting)
+        return now_us() - began_us
 
     async def _talk(self, peer: _Peer, stream: trio.abc.Stream, greeting: Greeting) -> None:
         pulse = _Pulse(peer.outbox)
@@ -192,7 +200,7 @@ class Links:
         try:
             with trio.CancelScope() as peer.calling:
                 why = await _first_to_end(
-                    partial(_drain, stream, peer.outbox),
+                    partial(_drain, stream, peer.outbox, pulse.sent),
                     partial(self._hear_pongs, peer, stream, greeting.rest, pulse),
                     pulse.beat,
                 )
@@ -308,12 +316,21 @@ class Links:
 
 
 class _Pulse:
-    """The pings of one link: one at a time, each answered before the next is sent."""
+    """The pings of one link: one at a time, each answered before the next is sent.
+
+    A ping may wait behind all that is queued, and longer than a link may be silent: the silence begins when it has
+    been sent, and before that each time that something else has.
+    """
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._asked: int | None = None
-        """The token of the ping that waits for its pong: when it was sent."""
+        """The token of the ping that waits for its pong: when it was queued."""
+        self._queued = 0
+        """The frames that had been queued when it was, itself included."""
+        self._sent = 0
+        """The frames of the outbox that have been sent in whole."""
+        self._silence = trio.CancelScope()
         self._answered = Signal()
 
     async def beat(self) -> str:
@@ -321,11 +338,18 @@ class _Pulse:
         while True:
             self._asked = now = now_us()
             self._outbox.put(now, encode_control(PING, now), always=True)
-            with trio.move_on_after(SILENCE_US / 1e6) as silence:
+            self._queued = self._outbox.queued
+            with trio.move_on_after(SILENCE_US / 1e6) as self._silence:
                 await self._answered.wait()
-            if silence.cancelled_caught:
+            if self._silence.cancelled_caught:
                 return "no answer to a ping"
             await trio.sleep(PING_EVERY_US / 1e6)
+
+    def sent(self, frames: int) -> None:
+        """The link took more bytes, and with them all but the latest of the outbox's frames up to this count."""
+        if self._sent < self._queued:
+            self._silence.deadline = trio.current_time() + SILENCE_US / 1e6
+        self._sent = frames
 
     def pong(self, kind: int, token: int) -> int:
         """Take an answer; the round trip in microseconds. Raises ProtocolError for one that nobody asked for."""
@@ -336,12 +360,15 @@ class _Pulse:
         return now_us() - token
 
 
-async def _drain(stream: trio.abc.Stream, outbox: Outbox) -> str:
-    """Write what is due, as it becomes due, in as few pieces as possible."""
+async def _drain(stream: trio.abc.Stream, outbox: Outbox, sent: Callable[[int], None] = lambda frames: None) -> str:
+    """Write what is due, as it becomes due, in as few pieces as possible; tell `sent` of every piece."""
     while True:
-        data = outbox.take(now_us() + _HALF_TICK_US, CHUNK_BYTES)
+        frames = outbox.taken
+        data = memoryview(outbox.take(now_us() + _HALF_TICK_US, CHUNK_BYTES))
+        for at in range(0, len(data), PIECE_BYTES):
+            await stream.send_all(data[at : at + PIECE_BYTES])
+            sent(outbox.taken if at + PIECE_BYTES >= len(data) else frames)
         if data:
-            await stream.send_all(data)
             continue
         due_us = outbox.due_us
         with trio.move_on_at(float("inf") if due_us is None else (due_us - _HALF_TICK_US) / 1e6):

@@ -19,6 +19,8 @@ class Outbox:
         """Set when a frame was put."""
         self.queue_bytes = 0
         """Of the frames that wait."""
+        self.queued = 0
+        """Frames taken in, in the life of the replica."""
         self.dropped = 0
         """Frames not taken, in the life of the replica."""
 
@@ -30,6 +32,7 @@ class Outbox:
         """Forget what waits, and take nothing."""
         self._open = False
         self.dropped += len(self._frames)
+        self.queued -= len(self._frames)
         self._frames.clear()
         self.queue_bytes = 0
 
@@ -39,6 +42,7 @@ class Outbox:
             self.dropped += 1
             return
         self._frames.append((now_us + self._delay_us, frame))
+        self.queued += 1
         self.queue_bytes += len(frame)
         self.filled.set()
 
@@ -52,6 +56,11 @@ class Outbox:
             size += len(frame)
         self.queue_bytes -= size
         return due[0] if len(due) == 1 else b"".join(due)
+
+    @property
+    def taken(self) -> int:
+        """Frames that `take` gave, in the life of the replica."""
+        return self.queued - len(self._frames)
 
     @property
     def due_us(self) -> int | None:

@@ -88,7 +88,9 @@ class _Pipe:
         await trio.lowlevel.checkpoint()
         at = 0
         while at < len(data):
-            while not self.broken and not self.ended and self._held_bytes >= self.wire.window_bytes:
+            # Never a little into a window that is nearly full, or pieces would become smaller for ever.
+            fits_bytes = self.wire.window_bytes - min(len(data) - at, self.wire.window_bytes // 4)
+            while not self.broken and not self.ended and self._held_bytes > fits_bytes:
                 await self.changed.park()
             if self.ended:
                 raise trio.ClosedResourceError("this end was closed")
