@@ -50,6 +50,10 @@ LOG_CHUNK: Final = 256
 """Entries of the log that are read at once."""
 SWITCH_S: Final = 0.0005
 """How long the loop may keep the interpreter from the committing thread: Python's own 5 ms would delay every sync."""
+PEERS_WAIT_SHARE: Final = 0.25
+"""Of the backlog at which the store fails: from here on links are not read until the disk has caught up."""
+CLIENTS_WAIT_SHARE: Final = 0.5
+"""The same for what clients hand in: they are told BUSY."""
 REPLAY_SLICE_S: Final = 0.01
 """How long the replay keeps other tasks waiting."""
 REPLAY_SAY_S: Final = 2.0
@@ -122,7 +126,11 @@ class Replica:
         self._metrics = Metrics(config.secret, config.observe.keys)
         self._engine = _engine(config, name, machine, store, incarnation)
         limits = config.limits
-        self._inbox = Inbox(max_messages=limits.inbox_messages, max_bytes=limits.link_queue_bytes)
+        self._inbox = Inbox(
+            max_messages=limits.inbox_messages,
+            max_bytes=limits.link_queue_bytes,
+            held_up=lambda: self._disk_owes(PEERS_WAIT_SHARE),
+        )
         self._links = Links(
             hello=Hello(
                 cluster=config.cluster,
@@ -177,6 +185,8 @@ class Replica:
         """See `engine.Submit`. Returns at once; the waiter is called later, or at once when the replica has closed."""
         if self._closed:
             waiter.fail(0, count, Rejected("closed", "the replica has shut down"))
+        elif self._disk_owes(CLIENTS_WAIT_SHARE):
+            waiter.fail(0, count, Rejected("busy", f"{self._store.backlog_bytes} bytes wait for the disk"))
         else:
             self._inbox.put(Submit(waiter, stream, run, count, deadline_us))
 
@@ -360,6 +370,10 @@ class Replica:
 
     async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream], nursery: trio.Nursery) -> None:
         await trio.serve_listeners(self._links.accept, [listener], handler_nursery=nursery)
+
+    def _disk_owes(self, share: float) -> bool:
+        """Is so much of the backlog at which the store would fail waiting for the disk?"""
+        return self._store.backlog_bytes >= share * self._store.backlog_bytes_max
 
     def _shut(self) -> None:
         """Tell everybody who waits what is known of his commands."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from epaxos.engine import Input
@@ -11,9 +13,11 @@ from epaxos.net.signal import Signal
 class Inbox:
     """Filled by every task of the shell, emptied by the engine's."""
 
-    def __init__(self, *, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, *, max_messages: int, max_bytes: int, held_up: Callable[[], bool] = lambda: False) -> None:
+        """`held_up`: may no more be taken in at the moment, whatever waits here? It is asked again after a turn."""
         self._max_messages = max_messages
         self._max_bytes = max_bytes
+        self._held_up = held_up
         self._inputs: list[Input] = []
         self._bytes = 0
         self._signal = Signal()
@@ -33,7 +37,7 @@ class Inbox:
 
     async def room(self) -> None:
         """Return when less waits than the bounds allow. Links are not read until then."""
-        while len(self._inputs) >= self._max_messages or self._bytes >= self._max_bytes:
+        while len(self._inputs) >= self._max_messages or self._bytes >= self._max_bytes or self._held_up():
             await self._room.park()
 
     async def filled(self) -> None:

@@ -43,7 +43,7 @@ async def test_nothing_is_answered_while_the_disk_is_stuck_and_everything_after(
 
 async def test_a_disk_that_gets_stuck_at_any_moment_of_a_proposal(autojump_clock: MockClock, cluster: Cluster) -> None:
     outcomes = Outcomes()
-    for moment_us in range(0, 46_000, 500):
+    for moment_us in range(0, 46_000, 1_000):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outcomes.propose, cluster.replicas["CA"], b"%d" % moment_us)
             await trio.sleep(moment_us / 1e6)
@@ -110,7 +110,7 @@ async def flood(cluster: Cluster, outcomes: Outcomes, name: str) -> None:
 
 
 async def test_a_full_disk_stops_the_replica_and_nothing_is_lost(autojump_clock: MockClock, cluster: Cluster) -> None:
-    for room_bytes in range(10_000, 100_000, 10_000):
+    for room_bytes in range(10_000, 100_000, 20_000):
         outcomes = Outcomes()
         cluster.disks["CA"].room_bytes = room_bytes
         replica = cluster.replicas["CA"]
@@ -154,3 +154,41 @@ async def test_a_disk_that_fails_while_more_is_written_is_told_of_once(
         assert not outcomes.replies
         disk.room_bytes = None
         await cluster.start("CA")
+
+
+async def test_links_are_not_read_while_the_disk_owes_too_much(autojump_clock: MockClock, cluster: Cluster) -> None:
+    outcomes = Outcomes()
+    disk = cluster.disks["IR"]
+    disk.backlog_bytes_max = 8_000_000
+    disk.stick()
+    for number in range(250):
+        await outcomes.propose(cluster.replicas["CA"], b"%d " % number + bytes(50_000))
+    assert len(outcomes.replies) == 250
+    assert not cluster.failures
+    disk.release()
+    await linked(cluster)
+    await caught_up(cluster)
+    outcomes.check(cluster)
+    await quiet(cluster)
+
+
+async def test_clients_are_told_busy_while_the_disk_owes_too_much(autojump_clock: MockClock, cluster: Cluster) -> None:
+    outcomes = Outcomes()
+    disk = cluster.disks["CA"]
+    disk.backlog_bytes_max = 8_000_000
+    disk.stick()
+    async with trio.open_nursery() as nursery:
+        for number in range(200):
+            key = b"%d" % number
+            nursery.start_soon(outcomes.propose, cluster.replicas["CA"], key + bytes(50_000), key)
+            await trio.sleep(0.01)
+        assert 20 < len(outcomes.rejected) < 180
+        assert not outcomes.replies
+        assert not cluster.failures
+        disk.release()
+    await outcomes.propose(cluster.replicas["CA"], b"later")
+    assert len(outcomes.replies) == 201 - len(outcomes.rejected)
+    await caught_up(cluster)
+    for machine in cluster.machines.values():
+        assert {*machine.commands} == {*outcomes.replies}
+    await quiet(cluster)
