@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sim mutants redis-diff docs clean
+.PHONY: help demo test lint bench sim mutants powercut redis-diff docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ sim: $(STAMP)  ## seeds of the simulator
 
 mutants: $(STAMP)  ## known bugs put in on purpose: the simulator must find each
 	@$(BIN)/epaxos mutants $(ARGS)
+
+powercut: $(STAMP)  ## the power of a machine with five replicas, cut 20 times under load (needs user-mode-linux)
+	@$(BIN)/python -m bench powercut $(ARGS)
 
 redis-diff: $(STAMP)  ## 200 000 random commands to Redis and to replicas: every reply equal (needs redis-server)
 	@$(BIN)/python -m tests.field.redis_diff $(ARGS)

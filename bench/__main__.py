@@ -5,7 +5,14 @@ from __future__ import annotations
 import click
 import trio
 
-from bench import hotkey as hotkey_, kill as kill_, recovery as recovery_, redis_load, sessions as sessions_
+from bench import (
+    hotkey as hotkey_,
+    kill as kill_,
+    powercut as powercut_,
+    recovery as recovery_,
+    redis_load,
+    sessions as sessions_,
+)
 from epaxos.console import Console
 from epaxos.submission import DEFAULT_LIMITS
 
@@ -132,6 +139,27 @@ def recovery(matrix: str, runs: int, detect_ms: int, seed: int, as_json: bool) -
     result = recovery_.run_recovery(options, console.progress)
     console.progress_done()
     console.result(recovery_.as_json(result), recovery_.as_table(result))
+    raise SystemExit(bool(result.wrong))
+
+
+@bench.command()
+@click.option("--cuts", default=20, show_default=True, type=click.IntRange(1, 1_000), help="How often the power goes.")
+@click.option("--control/--no-control", default=True, show_default=True, help="Also with a store that never syncs.")
+@click.option("--seed", default=1, show_default=True, help="Of the moments at which it goes.")
+@_JSON
+def powercut(cuts: int, control: bool, seed: int, as_json: bool) -> None:
+    """Cut the power of a machine with five replicas under load: nothing acknowledged is lost.
+
+    The machine is a user-mode Linux with a disk in an image file (Debian: apt-get install user-mode-linux).
+
+    \b
+    Example: python -m bench powercut --cuts 20
+    """
+    console = Console(as_json)
+    options = powercut_.PowercutOptions(cuts=cuts, control=control, seed=seed)
+    result = trio.run(powercut_.run_powercut, options, console.progress)
+    console.progress_done()
+    console.result(powercut_.as_json(result), powercut_.as_table(result))
     raise SystemExit(bool(result.wrong))
 
 

@@ -1,0 +1,313 @@
+"""A power cut, for real: five replicas on a disk whose machine stops at once, again and again.
+
+The machine is a user-mode Linux: a whole kernel that runs as an ordinary process, with the files of this machine as its
+root and a disk of its own, an ext4 in an image file. Killed with SIGKILL it loses its memory, and with it everything
+that it had not yet written to the disk: what `kill -9` of a replica never tests, since the kernel below it goes on. A
+client's answer leaves the machine by its console the moment it is there. After each cut the machine boots from the
+image, the replicas start on what the disk kept, and every counter is read at each of them.
+
+The control is the same with a store that leaves out every sync: it must lose something, or this would prove nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import trio
+
+from bench.powercut_guest import SHARED, SITES, WORD
+from bench.tables import Column, render
+from epaxos.errors import ConfigError, EpaxosError
+
+KERNEL: Final = "linux.uml"
+FORMAT: Final = "mkfs.ext4"
+IMAGE_BYTES: Final = 1 << 30
+"""A file with holes: it takes what is written."""
+MEMORY: Final = "1500M"
+READY_WITHIN_S: Final = 300.0
+"""A machine on a busy one: five replicas, one processor, and 65 microseconds a system call."""
+LOADED_S: Final = (0.5, 4.0)
+"""The power goes so long after the first answer, at a moment drawn."""
+CONTROL_CUTS: Final = 2
+
+Progress = Callable[[str], None]
+
+INIT: Final = """#!/bin/sh
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t tmpfs tmpfs /run
+mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm
+ip link set lo up
+mount -t ext4 /dev/ubda {mount} || echo "{word} broken the disk cannot be mounted"
+cd {here}
+export PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1 HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
+exec {python} -m bench.powercut_guest {mount} {logs} {mode}
+"""
+
+
+class PowercutError(EpaxosError):
+    """The machine did not boot, or its replicas did not serve; the message says what was last heard of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowercutOptions:
+    """What to run."""
+
+    cuts: int = 20
+    control: bool = True
+    """Also without syncs?"""
+    seed: int = 1
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What became of one image. `acknowledged` is what the outside heard of."""
+
+    cuts: int = 0
+    acknowledged: Counter[str] = field(default_factory=Counter)
+    """Key -> increments answered."""
+    highest: dict[str, int] = field(default_factory=dict)
+    """Key -> the highest number answered, or read after a cut."""
+    numbers: set[int] = field(default_factory=set)
+    """Of the key that all share, what was answered: each number once."""
+    lost: list[str] = field(default_factory=list)
+    """What was acknowledged and was not there after a cut, or not everywhere."""
+
+    def ack(self, key: str, number: int) -> None:
+        """An increment was answered."""
+        self.acknowledged[key] += 1
+        self.highest[key] = max(self.highest.get(key, 0), number)
+        if key == SHARED:
+            if number in self.numbers:
+                self.lost.append(f"cut {self.cuts}: {key} was {number} before")
+            self.numbers.add(number)
+
+    def judge(self, values: dict[str, dict[str, int]]) -> None:
+        """After a cut: key -> site -> value."""
+        for key, by_site in values.items():
+            least = self.highest.get(key, 0)
+            found = sorted(set(by_site.values()))
+            if len(by_site) != len(SITES) or len(found) != 1:
+                self.lost.append(f"cut {self.cuts}: {key} is {by_site}")
+            elif found[0] < least:
+                self.lost.append(f"cut {self.cuts}: {key} is {found[0]}, and {least} was acknowledged")
+            self.highest[key] = max(found, default=0)
+
+
+@dataclass(kw_only=True)
+class PowercutResult:
+    """What happened with syncs, and without."""
+
+    options: PowercutOptions
+    synced: Outcome
+    control: Outcome | None
+
+    @property
+    def wrong(self) -> list[str]:
+        """What is not as it must be."""
+        blind = self.control is not None and not self.control.lost
+        return [*self.synced.lost, *["without syncs nothing was lost either: this proves nothing here"] * blind]
+
+
+def missing() -> list[str]:
+    """The programs that are needed and are not there."""
+    return [program for program in (KERNEL, FORMAT) if shutil.which(program) is None]
+
+
+async def run_powercut(options: PowercutOptions, progress: Progress = lambda text: None) -> PowercutResult:
+    """All cuts. Raises ConfigError when a program is missing, and PowercutError."""
+    if missing():
+        packages = "apt-get install user-mode-linux e2fsprogs"
+        raise ConfigError(f"{' and '.join(missing())} not found: on Debian, {packages}")
+    synced = await _cut(options.cuts, True, Random(options.seed), progress)
+    control = await _cut(CONTROL_CUTS, False, Random(options.seed), progress) if options.control else None
+    return PowercutResult(options=options, synced=synced, control=control)
+
+
+async def _cut(cuts: int, synced: bool, rng: Random, progress: Progress) -> Outcome:
+    """Boot, read, load, and cut, so many times on one image; then read once more."""
+    outcome = Outcome()
+    with TemporaryDirectory(prefix="epaxos-powercut-") as name:
+        machine = Machine(Path(name), synced=synced)
+        for number in range(cuts + 1):
+            last = number == cuts
+            heard = sum(outcome.acknowledged.values())
+            mode = "" if synced else ", without syncs"
+            progress(f"cut {number} of {cuts}{mode}: {heard} increments acknowledged, {len(outcome.lost)} things lost")
+            try:
+                await _life(machine, outcome, None if last else rng.uniform(*LOADED_S))
+            except PowercutError as error:
+                if synced or number == 0:
+                    raise
+                # Without syncs a store may well be beyond reading.
+                outcome.lost.append(f"cut {number}: {str(error).splitlines()[0]}")
+                break
+            outcome.cuts += not last
+    return outcome
+
+
+async def _life(machine: Machine, outcome: Outcome, loaded_s: float | None) -> None:
+    """One boot: read everything, judge it; then load for that long and cut the power, or cut it at once."""
+    values: dict[str, dict[str, int]] = {}
+    with trio.CancelScope() as scope:
+        scope.deadline = trio.current_time() + READY_WITHIN_S
+        async with aclosing(machine.run()) as lines:
+            loaded = False
+            async for what, *words in lines:
+                if what == "value":
+                    values.setdefault(words[1], {})[words[0]] = int(words[2])
+                elif what == "loading":
+                    outcome.judge(values)
+                    if loaded_s is None:
+                        machine.cut()
+                elif what == "ack":
+                    outcome.ack(words[0], int(words[1]))
+                    if not loaded and loaded_s is not None:
+                        loaded = True
+                        scope.deadline = trio.current_time() + READY_WITHIN_S
+                        machine.cut_after(loaded_s)
+                else:
+                    raise PowercutError(f"the machine says: {what} {' '.join(words)}\n{machine.tail()}")
+            if not machine.is_cut:
+                raise PowercutError(f"the machine stopped by itself\n{machine.tail()}")
+            return
+    raise PowercutError(f"the machine did not serve within {READY_WITHIN_S:g} s\n{machine.tail()}")
+
+
+class Machine:
+    """A user-mode Linux with an image of a disk, both in `directory`."""
+
+    def __init__(self, directory: Path, *, synced: bool) -> None:
+        self.is_cut = False
+        self._directory = directory
+        self._image = directory / "disk.img"
+        self._init = directory / "init"
+        self._said: list[str] = []
+        self._process: trio.Process | None = None
+        self._cut_at_s: float | None = None
+        mount = directory / "disk"
+        mount.mkdir()
+        with self._image.open("wb") as image:
+            image.truncate(IMAGE_BYTES)
+        subprocess.run([FORMAT, "-q", "-F", str(self._image)], check=True, capture_output=True)
+        self._init.write_text(
+            INIT.format(
+                mount=mount,
+                logs=directory,
+                word=WORD,
+                here=Path(__file__).resolve().parent.parent,
+                path=os.pathsep.join(path for path in sys.path if path),
+                python=sys.executable,
+                mode="synced" if synced else "unsynced",
+            ),
+            encoding="utf-8",
+        )
+        self._init.chmod(0o755)
+
+    async def run(self) -> AsyncGenerator[list[str], None]:
+        """Boot, and give the words of each line that is meant for the outside, until the power is cut."""
+        words = [KERNEL, "root=/dev/root", "rootfstype=hostfs", "rw", f"mem={MEMORY}", "quiet", "loglevel=0"]
+        words += [f"ubd0={self._image}", f"init={self._init}", "con=null", "con0=fd:0,fd:1"]
+        self.is_cut, self._cut_at_s, self._said = False, None, []
+        process = self._process = await trio.lowlevel.open_process(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            async for line in self._lines(process):
+                self._said = [*self._said[-20:], line]
+                if line.startswith(f"{WORD} "):
+                    yield line.split()[1:]
+        finally:
+            self.cut()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+    async def _lines(self, process: trio.Process) -> AsyncIterator[str]:
+        """What the console says, line by line, to its end; the power goes in between when its time has come."""
+        assert process.stdout is not None
+        rest = b""
+        while True:
+            with trio.move_on_at(self._cut_at_s if self._cut_at_s is not None else float("inf")) as due:
+                data = await process.stdout.receive_some(1 << 16)
+            if due.cancelled_caught:
+                self.cut()
+                self._cut_at_s = None
+                continue
+            if not data:
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                yield line.decode(errors="replace").strip()
+
+    def cut_after(self, seconds: float) -> None:
+        """The power goes after so long."""
+        self._cut_at_s = trio.current_time() + seconds
+
+    def cut(self) -> None:
+        """The power goes: every process of the machine ends at once. What it had said may still be heard."""
+        self.is_cut = True
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def tail(self) -> str:
+        """What was last heard, and the end of what the replicas logged."""
+        return "\n".join([*self._said[-10:], *self._logs()])
+
+    def _logs(self) -> Iterator[str]:
+        for site in SITES:
+            log = self._directory / f"{site}.log"
+            if log.exists():
+                yield f"{site}: {log.read_text(errors='replace')[-300:].strip()}"
+
+
+def as_table(result: PowercutResult) -> str:
+    """For people."""
+    columns = [Column("store", right=False), *map(Column, ("cuts", "increments\nacknowledged", "lost"))]
+    rows = [_row("as shipped", result.synced)]
+    if result.control is not None:
+        rows.append(_row("without syncs", result.control))
+    lines = [
+        f"the power of a machine with {len(SITES)} replicas is cut {result.synced.cuts} times under load,"
+        f" seed {result.options.seed}",
+        "(user-mode Linux, ext4 on an image file, LMDB)",
+        "",
+        render(columns, rows),
+        "",
+        *result.wrong,
+    ]
+    if result.control is not None and result.control.lost:
+        lines.append(f"without syncs: {result.control.lost[0]}")
+    lines.append(f"nothing acknowledged is lost: {'NO' if result.wrong else 'yes'}")
+    return "\n".join(lines)
+
+
+def _row(name: str, outcome: Outcome) -> list[str]:
+    return [name, str(outcome.cuts), str(sum(outcome.acknowledged.values())), str(len(outcome.lost))]
+
+
+def as_json(result: PowercutResult) -> dict[str, Any]:
+    """For machines."""
+
+    def summary(outcome: Outcome | None) -> dict[str, Any] | None:
+        if outcome is None:
+            return None
+        return {"cuts": outcome.cuts, "acknowledged": dict(outcome.acknowledged), "lost": outcome.lost}
+
+    return {
+        "options": asdict(result.options),
+        "synced": summary(result.synced),
+        "control": summary(result.control),
+        "wrong": result.wrong,
+    }
