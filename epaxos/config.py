@@ -82,6 +82,8 @@ class Config:
     protocol: str = "epaxos"
     secret: bytes = field(default=b"", repr=False)
     """The 16 bytes that key the hash of keys, the same at every replica. Empty: derived from the cluster's name."""
+    password: bytes | None = field(default=None, repr=False)
+    """What a client must show before anything is done for it; None: nothing."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
 
@@ -198,7 +200,7 @@ class _Where:
         return self.source
 
 
-_TOP: Final = ("cluster", "protocol", "secret", "replica", "limits", "observe")
+_TOP: Final = ("cluster", "protocol", "secret", "password", "replica", "limits", "observe")
 _REPLICA: Final = tuple(each.name for each in dataclasses.fields(ReplicaConfig))
 
 
@@ -214,6 +216,11 @@ def _build(document: Mapping[str, Any]) -> Config:
         if not secret:
             raise BadValue(("secret",), secret, "a non-empty string, or absent")
         values["secret"] = derive_secret(secret)
+    if "password" in document:
+        password = _string(document["password"], ("password",))
+        if not password:
+            raise BadValue(("password",), password, "a non-empty string, or absent")
+        values["password"] = password.encode()
     tables = document.get("replica", [])
     if not isinstance(tables, list):
         raise BadValue(("replica",), tables, "written as [[replica]], one table for every member")

@@ -45,6 +45,13 @@ _KEYS: Final = (
         "the same at every replica, and never changed once there is data",
     ),
     KeyDoc(
+        "password",
+        "a non-empty string",
+        "none",
+        "what clients must show with AUTH or HELLO before anything is done for them; the native client does by itself; "
+        "it crosses the network as it is",
+    ),
+    KeyDoc(
         "replica.name",
         "1 to 64 letters, digits, '-' or '_', unique",
         "",

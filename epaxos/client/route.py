@@ -94,6 +94,8 @@ class Route:
                     continue
                 self._next = (at + 1) % self._config.n
                 self._link = Link(replica.name, stream)
+                if self._config.password is not None:
+                    self._link.put(Call(encode(("AUTH", self._config.password))))
                 self._nursery.start_soon(self._link.run)
                 return self._link
             raise Rejected("closed", f"no replica can be reached ({'; '.join(failures)})")

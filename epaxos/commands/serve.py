@@ -44,12 +44,15 @@ async def serve(config: Config, name: str, *, data: Path, form: Form, matrix: st
         nursery.start_soon(_until_signal, log, nursery.cancel_scope)
         if parent is not None:
             nursery.start_soon(_until_orphaned, parent, log, nursery.cancel_scope)
-        async with open_replica(config, name, Kv(), data=data, delays_us=delays_us, log=log) as replica:
+        machine = Kv()
+        async with open_replica(config, name, machine, data=data, delays_us=delays_us, log=log) as replica:
             listeners = await listen_on(config.replica(name).client)
             for listener in listeners:
                 host, port = listener.socket.getsockname()[:2]
                 log.event("listening", host=host, port=port, pid=os.getpid())
-            await serve_clients(replica, listeners, limits=config.limits)
+            await serve_clients(
+                replica, listeners, limits=config.limits, password=config.password, count_keys=lambda: len(machine)
+            )
 
 
 async def _until_signal(log: Log, scope: trio.CancelScope) -> None:

@@ -164,6 +164,8 @@ class World(Stage):
 
     def _replied(self, call: Call) -> None:
         self.trace.line(f"{self.now_us} call {call.number} is answered {call.reply!r}")
+        for hook in self.watch.answered:
+            hook(call)
         if not self._healed and self._ambushes and self.clients.replies >= self._ambushes[0]:
             self._ambushes.pop(0)
             # Not in the middle of the turn that replies: at the same moment, right behind it.

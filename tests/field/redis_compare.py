@@ -21,6 +21,7 @@ DIFFERENCES: Final = {
     "set order": "the members of a set are listed in the order of their arrival",
     "hash order": "so are the fields of a hash, also of a large one",
     "pages": "HSCAN and SSCAN give everything in one page, as Redis does for small values",
+    "wait": "WAIT counts the others that hold every write answered so far",
     "key order": "KEYS and SCAN list keys in an order of ours, RANDOMKEY takes the first",
 }
 _SETS: Final = frozenset({b"smembers", b"sscan"})
@@ -112,6 +113,9 @@ class Comparison:
         if name == b"randomkey" and isinstance(ours, bytes) and isinstance(theirs, bytes):
             self.seen["key order"] += 1
             return
+        if name == b"wait" and isinstance(ours, int) and theirs == 0:
+            self.seen["wait"] += 1
+            return
         if name in _PAGED and _is_first_page(ours, theirs):
             self.seen["pages"] += 1
             return
@@ -194,7 +198,7 @@ def _transaction(comparison: Comparison, stream: Stream, at: int, other: int) ->
 def _ordered(words: Words) -> bool:
     """Can its reply be compared inside another?"""
     name = words[0].lower()
-    return name not in _SETS | _HASHES | _WHOLE | {b"spop", b"randomkey"}
+    return name not in _SETS | _HASHES | _WHOLE | {b"spop", b"randomkey", b"wait"}
 
 
 # ------------------------------------------------------------------------------------------------------- chosen cases

@@ -237,3 +237,11 @@ def test_lines_of_keys() -> None:
         ("t", "u"): 13,
         ("t", "u", "v"): 14,
     }
+
+
+def test_a_password_is_a_text_that_is_not_empty_and_is_never_shown() -> None:
+    assert Config.parse(FILE).password is None
+    config = Config.parse('password = "open"\n' + FILE)
+    assert config.password == b"open"
+    assert "open" not in repr(config)
+    assert 'password = "": must be a non-empty string, or absent' in refusal('password = ""\n' + FILE)

@@ -47,7 +47,7 @@ class Invariant:
         """The machine of this life is about to run this batch, for the first time or once more after a restart."""
 
     def answered(self, call: Call) -> None:
-        """A client got an outcome."""
+        """A client got the result of its command."""
 
     def delivered(self, life: Life, cursor: int, payload: tuple[int, tuple[bytes, ...], bytes]) -> None:
         """The consumer of this replica's log got one more entry: cursor, (operation, keys, payload)."""
