@@ -97,17 +97,14 @@ class Narrator:
     # -- events
 
     def event(self, act: Callable[[], object], *, brief: bool = False) -> list[str]:
-        """Let it happen. In brief: only what clients heard, and what the protocol found worth noting."""
+        """Let it happen. In brief: only what clients heard, and who stopped."""
         before = self._now()
         act()
         self._give_names()
         lines = [f"{self.words.replica(i)}  stops: {why}" for i, why in self.cluster.stopped[before.stopped :]]
         for i in range(self.cluster.n):
             if not brief:
-                lines += self._changes(i, before)
-            lines += self._notes(i, before)
-            if not brief:
-                lines += self._executions(i, before)
+                lines += [*self._changes(i, before), *self._notes(i, before), *self._executions(i, before)]
             lines += self._answers(i, before)
             if not brief:
                 sent = self.cluster.pick(source=i)

@@ -13,14 +13,17 @@ from epaxos.messages import (
     PreAcceptOK,
     Recover,
     RecoverOK,
+    Validate,
     ValidateOK,
     Waiting,
 )
+from epaxos.protocols.epaxos.recover import Stage
 from epaxos.protocols.interface import PeerDown, Receive
 from epaxos.testing.byhand import RETRY_US, ByHand, append
 
 A, B, C, D, E = range(5)
 X = InstanceId(0, 1, A)
+Y = InstanceId(0, 1, B)
 
 
 def lead(cluster: ByHand, i: int, value: str, *reach: int, answers: tuple[int, ...] = ()) -> None:
@@ -66,6 +69,28 @@ def test_an_unfinished_command_of_a_dead_coordinator_is_finished_by_others() -> 
     cluster.restart(A)
     cluster.heal()
     assert len({tuple(state) for state in cluster.states()}) == 1
+
+
+def test_s7_a_stale_quorum_is_given_up_by_itself() -> None:
+    """Each of two recoveries waits for the other, with a quorum of which a member has crashed since."""
+    cluster = ByHand(5)
+    for i, target, value in ((A, C, "x"), (B, E, "y")):
+        lead(cluster, i, value, target)
+    for i, id_, quorum in ((C, X, (B, E)), (E, Y, (A, C))):
+        recover(cluster, i, id_, *quorum)
+        for target in quorum:
+            cluster.pass_on(Validate, source=i, target=target)
+            cluster.pass_on(ValidateOK, source=target, target=i)
+        cluster.drop(Validate, source=i)
+    waits = [cluster.sites[i].protocol.state.live[id_].recovery.stage for i, id_ in ((C, X), (E, Y))]
+    assert waits == [Stage.COMPETITORS, Stage.COMPETITORS]
+    cluster.crash(A)
+    cluster.crash(B)
+    for site in (C, D, E):
+        cluster.turn(site, PeerDown(peer=A), PeerDown(peer=B))
+    cluster.heal(20_000_000)
+    for id_ in (X, Y):
+        assert decision(cluster, C, id_) == decision(cluster, D, id_) == decision(cluster, E, id_) is not None
 
 
 def test_a_live_coordinator_is_asked_before_its_command_is_given_up() -> None:
