@@ -74,10 +74,12 @@ class Client(Commands):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._session is not None and self._route.connected:
-            with trio.move_on_after(_GOODBYE_S):
-                await self._close(self._session)
-        await self._route.close()
+        try:
+            if self._session is not None and self._route.connected:
+                with trio.move_on_after(_GOODBYE_S):
+                    await self._close(self._session)
+        finally:  # also when it is cancelled
+            await self._route.close()
 
     async def execute(self, *words: Word) -> Any:
         """Any command, by its words; its reply as int, bytes, None or a list of these."""

@@ -177,6 +177,21 @@ async def test_a_cancelled_call_is_not_asked_for_again(make_config: MakeConfig) 
     assert [words for _, words in played.calls] == [call(1, 0, b"INCR", b"k"), call(2, 1, b"INCR", b"k")]
 
 
+async def test_a_client_with_a_session_may_be_cancelled_as_a_whole(make_config: MakeConfig) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(b":1\r\n"))
+        with trio.CancelScope() as scope:
+            async with played.client() as kv:
+                assert await kv.incr("k") == 1
+                scope.cancel()
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        with pytest.raises(Rejected, match="closed"):
+            await kv.get("k")
+        await trio.testing.wait_all_tasks_blocked()
+        assert played.open == 0, "the connection is closed"
+
+
 async def _cancel_when_blocked(scope: trio.CancelScope) -> None:
     await trio.testing.wait_all_tasks_blocked()
     scope.cancel()
