@@ -293,7 +293,7 @@ async def _converge(cluster: LocalCluster, result: KillResult, shared: Load) -> 
             result.wrong.append(f"{shared_key.decode()}: {b' here, '.join(sorted(replies)).decode()} there")
     judgement = result.history.judge()
     result.undecided = len(judgement.undecided)
-    if judgement.broken:
+    if not judgement.sound:
         result.wrong.append(result.history.explain(judgement))
 
 

@@ -4,7 +4,8 @@
     await history.call("client 1 at CA", load.next(), kv.execute)  # by any number of clients at once, again and again
     for action in load.survey():
         await history.call("reader at CA", action, kv.execute)     # at each replica, at the end
-    assert not history.judge().broken
+    judgement = history.judge()
+    assert judgement.sound, history.explain(judgement)
 
 The recorder knows nothing of connections: `execute` is `epaxos.Client.execute` or anything that sends the words of a
 command and returns the reply. The load keeps what the checker needs: unique values, and keys that are given up for
@@ -16,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final, NamedTuple
 
@@ -26,6 +27,7 @@ from epaxos.testing.forks import chance, pick
 from epaxos.testing.keyed import Judgement, Observed, judge
 from epaxos.testing.kvmodel import bulk
 from epaxos.testing.linearizability import Operation
+from epaxos.testing.listwise import judge_lists
 from epaxos.testing.record import Outcome, Part
 
 KEY_OPERATIONS_MAX: Final = 200
@@ -138,11 +140,14 @@ class History:
                 done = entry.outcome is Outcome.DONE
                 results = _results(entry.action, entry.reply) if done else [None] * len(entry.action.parts)
                 returned = entry.returned_ns if done else None
-                yield Observed(entry.invoked_ns, returned, entry.action.parts, results, entry.action.pure)
+                yield Observed(
+                    self._name(entry), entry.invoked_ns, returned, entry.action.parts, results, entry.action.pure
+                )
 
     def judge(self) -> Judgement:
-        """Is the history of every key linearizable?"""
-        return judge(self.observed())
+        """Is the history of every key linearizable, and that of all lists together strictly serializable?"""
+        observed = list(self.observed())
+        return replace(judge(observed), anomaly=judge_lists(observed))
 
     def explain(self, judgement: Judgement, last: int = 12) -> str:
         """For people: the last operations on each broken key, up to the first whose result cannot be."""
@@ -153,7 +158,13 @@ class History:
             zero_ns = min(op.invoked for op in operations)
             lines += [_line(op, clients[op.invoked], zero_ns) for op in operations[-last:]]
             paragraphs.append("\n".join(lines))
+        if judgement.anomaly is not None:
+            paragraphs.append(f"{judgement.anomaly.kind}: {judgement.anomaly.text}")
         return "\n".join(paragraphs) or f"{judgement.keys} keys are linearizable"
+
+    def _name(self, entry: Entry) -> str:
+        since_ms = (entry.invoked_ns - self.entries[0].invoked_ns) / 1e6
+        return f"{entry.action.verb} of {entry.client} at {since_ms:.3f} ms"
 
     def _tick(self) -> int:
         self._last_ns = max(self._last_ns + 1, self._clock_ns())
@@ -226,7 +237,10 @@ class Load:
             words = [word for pair in pairs for word in pair]
             return Action((b"MSET", *words), tuple(Part(key, "set", value) for key, value in pairs), pure=False)
         names = [*self._registers, *self._counters, *self._lists]
-        return read([self._key(name) for name in (self._some(names) if verb == "mget" else [pick(self._rng, names)])])
+        if verb == "mget":
+            # Reads of several lists tell most about the order of everything.
+            return read([self._key(name) for name in self._some(self._lists if chance(self._rng, 0.5) else names)])
+        return read([self._key(pick(self._rng, names))])
 
     def survey(self) -> list[Action]:
         """One read of every key that was used, and that nobody else should write any more."""

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from epaxos.testing.cycles import Anomaly
 from epaxos.testing.kvmodel import KvModel, hints, unseen
 from epaxos.testing.linearizability import Operation, Verdict, check
 from epaxos.testing.record import Part
@@ -21,6 +22,7 @@ _MODEL = KvModel()
 class Observed(NamedTuple):
     """One command as its client saw it. Times are of any unit; no two of a history are equal."""
 
+    name: str
     invoked: int
     returned: int | None
     """None: the outcome is unknown."""
@@ -39,6 +41,13 @@ class Judgement:
     """Of each key whose history is not linearizable: its shortest beginning that is not, by the time of return."""
     undecided: Sequence[bytes] = ()
     """Keys whose history was too entangled to be judged."""
+    anomaly: Anomaly | None = None
+    """What commands on several keys say together that no order explains, where that was judged."""
+
+    @property
+    def sound(self) -> bool:
+        """Nothing was found."""
+        return not self.broken and self.anomaly is None
 
 
 def judge(history: Iterable[Observed]) -> Judgement:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from epaxos.testing.invariants.base import Final, Invariant
 from epaxos.testing.keyed import Observed, judge
-from epaxos.testing.record import Outcome
+from epaxos.testing.record import Outcome, Record
 
 
 class HistoryLinearizable(Invariant):
@@ -16,18 +16,21 @@ class HistoryLinearizable(Invariant):
     reason = "It is what clients are promised, and it needs no trust in what the simulator recorded inside."
 
     def finished(self, final: Final) -> None:
-        judgement = judge(self._observed())
+        judgement = judge(observed(self.record))
         for key, history in judgement.broken.items():
             raise self.no(f"the history of {key!r} is not linearizable up to its {len(history)}th operation")
         self.record.undecided += judgement.undecided
 
-    def _observed(self) -> Iterator[Observed]:
-        for call in self.record.calls:
-            if call.outcome is Outcome.REJECTED:
-                continue
-            parts, done = call.form.parts, call.outcome is Outcome.DONE
-            results: list[bytes | None] = [None] * len(parts)
-            if done:
-                assert call.reply is not None
-                results = self.record.model.project(call.form, call.reply)
-            yield Observed(call.invoked, call.returned if done else None, parts, results, call.form.pure)
+
+def observed(record: Record) -> Iterator[Observed]:
+    """The calls of a run as their clients saw them, without what was certainly not applied."""
+    for call in record.calls:
+        if call.outcome is Outcome.REJECTED:
+            continue
+        parts, done = call.form.parts, call.outcome is Outcome.DONE
+        results: list[bytes | None] = [None] * len(parts)
+        if done:
+            assert call.reply is not None
+            results = record.model.project(call.form, call.reply)
+        returned = call.returned if done else None
+        yield Observed(f"call {call.number}", call.invoked, returned, parts, results, call.form.pure)
