@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from topology.lab import Lab
+
 STOP_WITHIN_S: Final = 5.0
 """A replica asked to stop may take so long; then it is killed."""
+
+LAB_PORTS: Final = (7400, 6379)
+"""For peers and for clients, in every region: nothing else is there."""
 
 POLL_S: Final = 0.1
 """Between two questions whether a replica is ready."""
@@ -40,7 +45,8 @@ class ClusterError(EpaxosError):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSpec:
-    """What to start. `emulate` is a matrix by name or path; without one the links are bare loopback."""
+    """What to start, and where: in the regions of a `lab`, or on the loopback, with links that the replicas themselves
+    lengthen (`emulate` is a matrix by name or path) or bare ones."""
 
     names: Sequence[str]
     directory: Path
@@ -48,6 +54,10 @@ class ClusterSpec:
     emulate: str | None = None
     watched: Sequence[str] = ()
     """Keys whose commands the replicas count apart from all others."""
+    lab: Lab | None = None
+    """Whose regions are called as the replicas are."""
+    leader: str | None = None
+    """Where a protocol with a leader should have it."""
 
 
 class LocalCluster:
@@ -56,9 +66,7 @@ class LocalCluster:
     def __init__(self, spec: ClusterSpec) -> None:
         self.spec = spec
         self._processes: dict[str, trio.Process] = {}
-        ports = free_ports(2 * len(spec.names))
-        self._peer = dict(zip(spec.names, ports[::2], strict=True))
-        self._client = dict(zip(spec.names, ports[1::2], strict=True))
+        self._peer, self._client = _addresses(spec)
 
     async def start(self) -> None:
         """Writes `cluster.toml` and starts every process; does not wait until they serve."""
@@ -74,6 +82,8 @@ class LocalCluster:
         words += ["--data", str(self.spec.directory / name), "--exit-with-parent"]
         if self.spec.emulate is not None:
             words += ["--emulate", self.spec.emulate]
+        if self.spec.lab is not None:
+            words = self.spec.lab.command_in(name, words)
         with self._log(name).open("ab") as log:
             self._processes[name] = await trio.lowlevel.open_process(
                 words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -125,8 +135,17 @@ class LocalCluster:
                 raise ClusterError(f"replica {name} ended with code {code}\n{self._tail(name)}".rstrip())
 
     async def connect(self, name: str) -> trio.SocketStream:
-        """A new connection to the client port of `name`. Raises OSError."""
-        return await trio.open_tcp_stream("127.0.0.1", self._client[name])
+        """A new connection to the client port of `name`, from beside it. Raises OSError."""
+        host, port = self._client[name]
+        if self.spec.lab is None:
+            return await trio.open_tcp_stream(host, port)
+        socket_ = trio.socket.from_stdlib_socket(self.spec.lab.socket_in(name))
+        try:
+            await socket_.connect((host, port))
+        except BaseException:
+            socket_.close()
+            raise
+        return trio.SocketStream(socket_)
 
     async def ask(self, name: str, *words: str) -> Any:
         """The reply of one replica to one command on a connection of its own.
@@ -143,7 +162,7 @@ class LocalCluster:
 
     def port(self, name: str) -> int:
         """The client port of a replica, for programs that connect by themselves."""
-        return self._client[name]
+        return self._client[name][1]
 
     def pid(self, name: str) -> int:
         """The process id of a replica."""
@@ -165,7 +184,11 @@ class LocalCluster:
         lines = ['cluster = "local"', f"protocol = {json.dumps(self.spec.protocol)}", ""]
         for name in self.spec.names:
             lines += ["[[replica]]", f"name = {json.dumps(name)}"]
-            lines += [f'peer = "127.0.0.1:{self._peer[name]}"', f'client = "127.0.0.1:{self._client[name]}"', ""]
+            for key, (host, port) in (("peer", self._peer[name]), ("client", self._client[name])):
+                lines.append(f'{key} = "{host}:{port}"')
+            lines.append("")
+        if self.spec.leader is not None:
+            lines += [f"[{self.spec.protocol}]", f"preferred = {json.dumps(self.spec.leader)}", ""]
         if self.spec.watched:
             lines += ["[observe]", f"keys = {json.dumps(list(self.spec.watched))}", ""]
         return "\n".join(lines)
@@ -188,6 +211,17 @@ async def local_cluster(spec: ClusterSpec) -> AsyncIterator[LocalCluster]:
         yield cluster
     finally:
         await cluster.stop()
+
+
+def _addresses(spec: ClusterSpec) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:
+    """Where each replica listens for its peers, and for its clients."""
+    if spec.lab is not None:
+        state = spec.lab.state
+        peer, client = ({name: (state.address(name), port) for name in spec.names} for port in LAB_PORTS)
+        return peer, client
+    ports = free_ports(2 * len(spec.names))
+    here = [("127.0.0.1", port) for port in ports]
+    return dict(zip(spec.names, here[::2], strict=True)), dict(zip(spec.names, here[1::2], strict=True))
 
 
 def free_ports(count: int) -> list[int]:

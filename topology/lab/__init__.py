@@ -4,6 +4,7 @@
 router in user space, for kernels without netem. Any program can run inside: `python -m topology exec REGION -- CMD`.
 """
 
-from topology.lab.lab import Lab, LabError, bring_up, find, tear_down
+from topology.lab.lab import Lab, bring_up, find, tear_down
+from topology.lab.namespaces import LabError
 
 __all__ = ["Lab", "LabError", "bring_up", "find", "tear_down"]
