@@ -13,6 +13,7 @@ from bench import (
     redis_load,
     sessions as sessions_,
 )
+from bench.compare import compare
 from epaxos.console import Console
 from epaxos.submission import DEFAULT_LIMITS
 
@@ -161,6 +162,9 @@ def powercut(cuts: int, control: bool, seed: int, as_json: bool) -> None:
     console.progress_done()
     console.result(powercut_.as_json(result), powercut_.as_table(result))
     raise SystemExit(bool(result.wrong))
+
+
+bench.add_command(compare)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ class Lab(Stage):
         detect_us: int = 0,
         seed: int = 1,
         timeout_us: int = REQUEST_TIMEOUT_US,
+        leader: ReplicaId | None = None,
     ) -> None:
         self.matrix = matrix
         self.ran: list[dict[InstanceId, Ran]] = [{} for _ in matrix.sites]
@@ -99,6 +100,7 @@ class Lab(Stage):
         self.asked: list[Asked] = []
         """Every command, in the order in which they were asked."""
         self._protocol = protocol
+        self._leader = leader
         self._detect_us = detect_us
         self._timeout_us = timeout_us
         swarm = _calm(matrix, limits)
@@ -109,7 +111,7 @@ class Lab(Stage):
             self.restart(node)
 
     def _built(self, config: ProtocolConfig, rng: Random, log: LogView) -> tuple[Protocol, Executor]:
-        protocol, executor = build(self._protocol, config, rng, log)
+        protocol, executor = build(self._protocol, config._replace(preferred=self._leader), rng, log)
         ran = self.ran[config.me]
 
         def executed(groups: Iterable[Group]) -> None:

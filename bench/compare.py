@@ -1,0 +1,219 @@
+"""EPaxos and Raft on the same links under the same load, cell by cell: `python -m bench compare`.
+
+A cell is one protocol, with its leader at one site where it has one, at one share of conflicting commands. Everything
+else is the same: engine, disk, links, clients, arrival times. Every Raft leader is a cell of its own, since where the
+leader stands is the operator's choice and changes the result more than anything else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, NamedTuple
+
+import click
+import trio
+
+from bench import cell as real, virtual_cell
+from bench.cell import HOT_KEY, CellError, CellLoad, Progress
+from bench.cluster import ClusterSpec
+from bench.comparison import Cell, Comparison, SiteFigures, as_table, percentiles, steps
+from bench.provenance import provenance
+from bench.tables import percent
+from epaxos.console import Console
+from topology import Matrix, bounds, load as load_matrix
+from topology.lab import Lab, bring_up, tear_down
+from topology.lab.lab import choose
+
+BACKENDS: Final = ("auto", "netem", "tun", "none", "virtual")
+LAB: Final = "bench"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """What to compare. Raises ConfigError for what cannot be."""
+
+    matrix: str = "gryff5"
+    backend: str = "auto"
+    """How to make links as long as the matrix says: see `BACKENDS`."""
+    conflicts: tuple[float, ...] = (0.0, 0.02, 0.25)
+    """Shares of the commands that write one key, for which there is a cell each."""
+    leaders: tuple[str, ...] = ("best", "worst")
+    """Raft's leaders: sites, or best, worst, all; none leaves Raft out."""
+    seconds: float = 15.0
+    """Of measured load, in each cell."""
+    clients: int = 10
+    rate_per_s: float = 2.5
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for conflict in self.conflicts:
+            self.load(conflict)
+
+    def load(self, conflict: float) -> CellLoad:
+        """The load of the cells with that share of conflicting commands."""
+        return CellLoad(
+            seconds=self.seconds,
+            clients=self.clients,
+            rate_per_s=self.rate_per_s,
+            hot_share=conflict,
+            seed=self.seed,
+        )
+
+    def common(self) -> dict[str, Any]:
+        """What the loads of all cells have in common."""
+        return {name: getattr(self, name) for name in ("seconds", "clients", "rate_per_s", "seed")}
+
+
+class Plan(NamedTuple):
+    """One cell to come."""
+
+    protocol: str
+    leader: str | None
+    conflict: float
+
+    def __str__(self) -> str:
+        led = f" from {self.leader}" if self.leader else ""
+        return f"{self.protocol}{led} at {percent(self.conflict)} conflicts"
+
+
+Measure = Callable[[Plan, Progress], Cell]
+
+
+def run_compare(options: CompareOptions, progress: Progress) -> Comparison:
+    """Every cell, one after the other. Raises what `run_cell` raises, and LabError."""
+    matrix = load_matrix(options.matrix)
+    plans = [Plan(*who, conflict) for conflict in options.conflicts for who in _contenders(options, matrix)]
+    fixed = options.backend in ("none", "virtual")
+    result = Comparison(
+        matrix=options.matrix,
+        backend=options.backend if fixed else choose(options.backend),
+        load=options.common(),
+        provenance=provenance(),
+        sites=matrix.sites,
+        rtt_us=matrix.rtt_us,
+    )
+    if result.backend == "virtual":
+        measure: Measure = partial(_virtual, options, matrix)
+        _run_all(plans, result, measure, progress)
+    elif result.backend == "none":
+        _run_all(plans, result, partial(_real, options, matrix, None), progress)
+    else:
+        lab = bring_up(matrix, name=LAB, backend=result.backend)
+        try:
+            _run_all(plans, result, partial(_real, options, matrix, lab), progress)
+        finally:
+            tear_down(LAB)
+    return result
+
+
+def _run_all(plans: list[Plan], result: Comparison, measure: Measure, progress: Progress) -> None:
+    for number, plan in enumerate(plans, 1):
+        head = f"cell {number} of {len(plans)}, {plan}"
+        result.cells.append(measure(plan, partial(_prefixed, progress, head)))
+
+
+def _prefixed(progress: Progress, head: str, words: str) -> None:
+    progress(f"{head}: {words}")
+
+
+def _contenders(options: CompareOptions, matrix: Matrix) -> Iterator[tuple[str, str | None]]:
+    """(protocol, leader), each once."""
+    yield "epaxos", None
+    ranked = [placed.site for placed in bounds.leaders(matrix)]
+    named = {"best": ranked[:1], "worst": ranked[-1:], "all": ranked, "none": []}
+    for leader in dict.fromkeys(site for word in options.leaders for site in named.get(word, [word])):
+        matrix.index(leader)  # refuses an unknown one before anything runs
+        yield "raft", leader
+
+
+def _virtual(options: CompareOptions, matrix: Matrix, plan: Plan, progress: Progress) -> Cell:
+    return virtual_cell.run(matrix, plan.protocol, plan.leader, options.load(plan.conflict), progress)
+
+
+def _real(options: CompareOptions, matrix: Matrix, lab: Lab | None, plan: Plan, progress: Progress) -> Cell:
+    with TemporaryDirectory(prefix="epaxos-compare-") as directory:
+        spec = ClusterSpec(
+            names=matrix.sites,
+            directory=Path(directory),
+            protocol=plan.protocol,
+            emulate=options.matrix if lab is None else None,
+            watched=[HOT_KEY],
+            lab=lab,
+            leader=plan.leader,
+        )
+        measured = trio.run(real.run_cell, spec, matrix, options.load(plan.conflict), progress)
+    if measured.leader != plan.leader:
+        raise CellError(f"{measured.leader} led, and not {plan.leader}, which was to be measured")
+    return _summed(measured, plan)
+
+
+def _summed(measured: real.Cell, plan: Plan) -> Cell:
+    samples = {site: tally.ascending_us() for site, tally in measured.tallies.items()}
+    pooled = sorted(us for each in samples.values() for us in each)
+    commands = max(status["executed"] for status in measured.statuses.values())
+    syncs = sum(status["disk"]["syncs"] for status in measured.statuses.values())
+    sites = {
+        site.site: SiteFigures(
+            optimum_us=site.optimum_us,
+            bound_us=site.bound_us,
+            commit_us={"p50": site.commit_p50_us, "p99": site.commit_p99_us},
+            execute_us=percentiles(samples[site.site]),
+            cdf_us=steps(samples[site.site]),
+            fast_share=site.cold_fast_share,
+            answered=site.answered,
+            failed=site.rejected + site.unknown + site.other + site.unsent,
+        )
+        for site in measured.sites
+    }
+    return Cell(
+        protocol=plan.protocol,
+        leader=plan.leader,
+        conflict=plan.conflict,
+        sites=sites,
+        pooled_us=percentiles(pooled),
+        pooled_cdf_us=steps(pooled),
+        recoveries=sum(status["detail"].get("recoveries", 0) for status in measured.statuses.values()),
+        syncs_a_command=syncs / commands if commands else None,
+    )
+
+
+@click.command()
+@click.option("--matrix", default="gryff5", show_default=True, help="A region matrix by name or path.")
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="How links get as long as the matrix says; virtual: whole engines in virtual time.",
+)
+@click.option("--conflicts", default="0,2,25", show_default=True, metavar="%,%,…", help="Shares on the one hot key.")
+@click.option("--leaders", default="best,worst", show_default=True, help="Raft's: sites, or best, worst, all, none.")
+@click.option("--seconds", default=15.0, show_default=True, type=click.FloatRange(1, 3600), help="Of load, a cell.")
+@click.option("--clients", default=10, show_default=True, type=click.IntRange(1, 1000), help="Open-loop, at each site.")
+@click.option("--rate", "rate_per_s", default=2.5, show_default=True, help="Commands a second of each client.")
+@click.option("--seed", default=1, show_default=True, help="Of the arrivals.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON there as well.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def compare(conflicts: str, leaders: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
+    """EPaxos against Raft led from each of several sites, on the same links under the same load.
+
+    \b
+    Example: python -m bench compare --matrix gryff5 --conflicts 0,2,50 --leaders all
+             python -m bench compare --backend virtual --seconds 120
+    """
+    console = Console(as_json)
+    options = CompareOptions(
+        conflicts=tuple(float(word) / 100 for word in conflicts.split(",")),
+        leaders=tuple(word.strip() for word in leaders.split(",")),
+        **chosen,
+    )
+    result = run_compare(options, console.progress)
+    console.progress_done()
+    if out is not None:
+        out.write_text(json.dumps(result.to_json()), encoding="utf-8")
+    console.result(result.to_json(), as_table(result))
