@@ -12,7 +12,7 @@ from bench.comparison import as_table
 
 
 def test_without_conflicts_epaxos_is_near_the_optimum_and_raft_near_its_bound() -> None:
-    options = CompareOptions(backend="virtual", conflicts=(0.0,), leaders=("best", "worst"), seconds=8.0)
+    options = CompareOptions(backend="virtual", conflicts=(0.0,), leaders=("best", "worst"), seconds=4.0)
     result = run_compare(options, lambda words: None)
     epaxos, best, worst = result.cells
     assert [cell.label for cell in result.cells] == ["epaxos", "raft, leader CA", "raft, leader IR"]
@@ -20,7 +20,7 @@ def test_without_conflicts_epaxos_is_near_the_optimum_and_raft_near_its_bound() 
         for site in cell.sites.values():
             median = site.execute_us["p50"]
             assert median is not None and site.bound_us <= median <= site.bound_us * 1.03 + 3_000
-            assert (site.answered, site.failed) == (200, 0)
+            assert (site.answered, site.failed) == (100, 0)
     assert epaxos.mean_p50_us is not None and best.mean_p50_us is not None and worst.mean_p50_us is not None
     assert 1.4 * epaxos.mean_p50_us < best.mean_p50_us < worst.mean_p50_us
     assert epaxos.mean_fast_share == 1.0 and best.mean_fast_share is None
@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     assert first["cells"] == second["cells"]
     assert first["format"] == 1 and first["backend"] == "virtual"
     (cell,) = first["cells"]
-    assert cell["sites"]["CA"]["answered"] == 75 and 0 < cell["mean_fast_share"] < 1
+    assert cell["sites"]["CA"]["answered"] == 80 and 0 < cell["mean_fast_share"] < 1
 
 
 def test_a_site_that_is_not_there_cannot_lead() -> None:
