@@ -174,6 +174,7 @@ def _calm(matrix: Matrix, limits: Limits) -> Swarm:
         fault_us=0,
         delay_us=delay_us,
         calm_us=max(map(max, delay_us)),
+        drift=(),
         jitter=JITTER,
         loss=0.0,
         duplication=0.0,
@@ -188,6 +189,8 @@ def _calm(matrix: Matrix, limits: Limits) -> Swarm:
         ambush_replies=(),
         limits=limits,
         retry_us=100_000,
+        preferred=None,
+        eager=False,
         strikes=(),
         encore=False,
     )

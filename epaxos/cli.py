@@ -218,10 +218,16 @@ def _seed_range(context: click.Context, option: click.Parameter, text: str | Non
 @click.option(
     "--commands", type=click.IntRange(min=1), metavar="N", help="With --seed: no more than N commands of clients."
 )
-@click.option("--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="What to run.")
-@click.option("--replicas", type=click.IntRange(1, MAX_REPLICAS), default=5, show_default=True, help="How many.")
+@click.option("--protocol", type=click.Choice(PROTOCOLS), help="What to run, rather than a mix of them.")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="With --seeds: so many processes."
+    "--replicas", type=click.IntRange(1, MAX_REPLICAS), help="How many, rather than mostly five, and three, and seven."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="one for each processor",
+    help="With --seeds: so many processes.",
 )
 @json_option
 def sim(
@@ -231,12 +237,14 @@ def sim(
     shrink: bool,
     without: Sequence[str],
     commands: int | None,
-    protocol: str,
-    replicas: int,
+    protocol: str | None,
+    replicas: int | None,
     jobs: int,
     as_json: bool,
 ) -> int:
     """Run whole clusters in virtual time under faults drawn from a seed; fail when an invariant is violated.
+
+    A seed makes the whole run. Its number also says which protocol and how many replicas, unless they are given.
 
     Example: epaxos sim --seeds 1..500 --jobs 2
     """

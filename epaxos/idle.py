@@ -45,6 +45,8 @@ class IdleSessions:
         """Those to end now, at most `ENDS_MAX`."""
         found: list[SessionId] = []
         for patience, queue in enumerate(self._touched, 1):
+            if not queue:
+                continue
             long_ago_us = now_us - patience * self._idle_us
             for session, at_us in queue.items():
                 if at_us > long_ago_us:
@@ -59,8 +61,12 @@ class IdleSessions:
 
     def wake_us(self) -> int | None:
         """When `due` has something to say, unless something happens before."""
-        wakes = (at_us + n * self._idle_us for n, queue in enumerate(self._touched, 1) for _, at_us in _front(queue))
-        return min(wakes, default=None)
+        soonest_us = None
+        for patience, queue in enumerate(self._touched, 1):
+            for _, at_us in _front(queue):
+                wake_us = at_us + patience * self._idle_us
+                soonest_us = wake_us if soonest_us is None else min(soonest_us, wake_us)
+        return soonest_us
 
 
 def _front(queue: OrderedDict[SessionId, int]) -> list[tuple[SessionId, int]]:

@@ -178,6 +178,8 @@ def _option(option: click.Option) -> str:
     """One row of the table of options."""
     value = "" if option.is_flag else f" {option.metavar or option.type.name.upper()}"
     default = f"`{option.default}`" if option.show_default else ""
+    if isinstance(option.show_default, str):  # words for what is found out when the command runs
+        default = option.show_default
     repeated = " May be given again." if option.multiple else ""
     return f"| `{', '.join(option.opts)}{value}` | {default} | {option.help or ''}{repeated} |"
 

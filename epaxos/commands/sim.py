@@ -8,28 +8,30 @@ from dataclasses import asdict
 from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
 from epaxos.errors import ConfigError
 from epaxos.testing.faults import KINDS
-from epaxos.testing.seeds import SeedResult, Summary, run_seed, run_seeds
+from epaxos.testing.seeds import SEEDS_A_JOB, SeedResult, run_seed, run_seeds, setting
 from epaxos.testing.shrinking import shrink
+from epaxos.testing.summary import Summary
 
 
-def many(seeds: Sequence[int], *, protocol: str, n: int, jobs: int, console: Console) -> int:
+def many(seeds: Sequence[int], *, protocol: str | None, n: int | None, jobs: int, console: Console) -> int:
     """Run them all and sum up; every violation is shown when it is found."""
     summary = Summary()
+    jobs = max(1, min(jobs, len(seeds) // SEEDS_A_JOB))
     for result in run_seeds(seeds, protocol=protocol, n=n, jobs=jobs):
         summary.add(result)
         for violation in result.violations:
             console.say(f"seed {result.seed}: {violation}")
         console.progress(f"{summary.seeds} of {len(seeds)} seeds, {len(summary.violations)} violations")
     console.progress_done()
-    console.result(asdict(summary), str(summary))
+    console.result(summary.as_json(), str(summary))
     return _verdict(bool(summary.violations))
 
 
 def one(
     seed: int,
     *,
-    protocol: str,
-    n: int,
+    protocol: str | None,
+    n: int | None,
     without: Sequence[str],
     commands: int | None,
     trace: bool,
@@ -44,24 +46,29 @@ def one(
     if unknown:
         raise ConfigError(f"no kind of fault {', '.join(unknown)}; there are {', '.join(KINDS)}")
     sink = console.say if trace else None
-    result = run_seed(seed, protocol=protocol, n=n, without=without, commands=commands, sink=sink)
+    chosen = setting(seed, protocol, n)
+    result = run_seed(seed, protocol=chosen.protocol, n=chosen.n, without=without, commands=commands, sink=sink)
     if result.violations and shrunk:
-        small = shrink(seed, protocol=protocol, n=n, progress=console.progress)
+        small = shrink(seed, protocol=chosen.protocol, n=chosen.n, progress=console.progress)
         console.progress_done()
         console.say(
             f"the smallest of {small.runs} runs: {small.commands} commands, {len(small.result.faults)} kinds of fault"
         )
         result = small.result
-    console.result(asdict(result), _described(result))
+    console.result(_as_json(result), _described(result))
     return _verdict(bool(result.violations))
+
+
+def _as_json(result: SeedResult) -> dict[str, object]:
+    return {**asdict(result), "cells": {str(cell): count for cell, count in sorted(result.cells.items())}}
 
 
 def _described(result: SeedResult) -> str:
     return "\n".join(
         [
-            f"seed {result.seed}: {', '.join(result.faults)}",
-            f"{result.commands} commands, {result.lives} lives, {result.steps} turns, {result.messages} messages, "
-            f"{result.sim_us / 1e6:.1f} simulated seconds; trace {result.trace_hash}",
+            f"seed {result.seed}, {result.protocol} n={result.n}: {', '.join(result.faults)}",
+            f"{result.commands} commands, {result.lives} lives, {result.steps} protocol steps, "
+            f"{result.messages} messages, {result.sim_us / 1e6:.1f} simulated seconds; trace {result.trace_hash}",
             *(result.violations or ("no violation",)),
         ]
     )

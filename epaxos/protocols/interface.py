@@ -304,6 +304,8 @@ class ProtocolConfig(NamedTuple):
     """What to assume of a round trip that was never measured, and the shortest time before anything is sent again."""
     preferred: ReplicaId | None = None
     """Who should lead, of a protocol that has a leader; None leaves it to chance."""
+    eager: bool = False
+    """Act on the smallest quorum and at the earliest moment that are legal, not when it is wise: in simulation only."""
 
 
 class Protocol(abc.ABC):

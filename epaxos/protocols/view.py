@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol as Interface
 
 from epaxos.command import Batch, Payload
 from epaxos.ids import InstanceId, ReplicaId, Vector
+from epaxos.messages import Message
 from epaxos.protocols.interface import LogView, Protocol
 
 
@@ -47,8 +48,19 @@ class Action(NamedTuple):
     """Whoever has not answered by now is not waited for: what a timer of the protocol would say, after a while."""
 
 
+class Cell(NamedTuple):
+    """A message that reaches a replica, and where that replica stands then."""
+
+    phase: str
+    message: str
+    """The name of its class."""
+
+    def __str__(self) -> str:
+        return f"{self.phase} {self.message}"
+
+
 class View(Interface):
-    """What a protocol offers to scenarios."""
+    """What a protocol offers to scenarios, and to those who ask which of its transitions were ever tried."""
 
     @property
     def lanes(self) -> bool:
@@ -63,6 +75,13 @@ class View(Interface):
 
     def stored(self, log: LogView, n: int, words: Words) -> list[Row]:
         """What of it is on the disk of a replica, by the same names."""
+
+    @property
+    def cells(self) -> frozenset[Cell]:
+        """Every cell that a hostile run can reach; many runs together ought to visit them all."""
+
+    def phase(self, protocol: Protocol, message: Message) -> str:
+        """Where a replica stands when this message reaches it, and before it acts on it."""
 
     def carried(self, protocol: Protocol) -> Iterator[tuple[InstanceId, Batch]]:
         """Which ids carry which batch, as far as this replica knows; nothing without `lanes`."""

@@ -20,6 +20,7 @@ DUPLICATION: Final = "duplication"
 REORDERING: Final = "reordering"
 GHOSTS: Final = "ghosts"
 SLOW_LINK: Final = "slow_link"
+DRIFT: Final = "drift"
 PARTITION: Final = "partition"
 FLAP: Final = "flap"
 CRASH: Final = "crash"
@@ -38,6 +39,7 @@ KINDS: Final[dict[str, str]] = {
     REORDERING: "messages of one link overtake each other",
     GHOSTS: "what was under way to a crashed replica reaches its next life",
     SLOW_LINK: "some links are ten times slower, or clogged for a while",
+    DRIFT: "links become slower or faster all the time, up to five times as slow in the end",
     PARTITION: "symmetric, one-way, or one replica isolated",
     FLAP: "a link breaks and comes back; what was on it is lost",
     CRASH: "a replica dies and restarts on what its disk kept; a majority lives",
@@ -78,6 +80,8 @@ class Swarm:
     """One-way, from row to column."""
     calm_us: int
     """The longest one-way delay once everything is healed."""
+    drift: tuple[tuple[float, ...], ...]
+    """By how many times `delay_us` grows until `fault_us`, from row to column, at a steady pace; empty for none."""
     jitter: float
     loss: float
     duplication: float
@@ -101,6 +105,10 @@ class Swarm:
     """After which replies of the run, counted from the first, somebody dies."""
     limits: Limits
     retry_us: int
+    preferred: ReplicaId | None
+    """`ProtocolConfig.preferred`: who should lead, of a protocol that has a leader."""
+    eager: bool
+    """`ProtocolConfig.eager`."""
     strikes: tuple[Strike, ...]
     """In the order of time."""
     encore: bool
@@ -123,6 +131,7 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
         fault_us=fault_us,
         delay_us=_delays(forks, n, base, SLOW_LINK in kinds),
         calm_us=pick(rng, (1_000, 1_000_000)),
+        drift=_drifts(forks, n) if DRIFT in kinds else (),
         jitter=pick(rng, (0.0, 0.1, 0.5, 2.0)),
         loss=_strength(forks, LOSS, kinds, 0.01, 0.30),
         duplication=_strength(forks, DUPLICATION, kinds, 0.01, 0.30),
@@ -130,13 +139,15 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
         sync_us=between(rng, 5, 30) * _MILLISECOND if SLOW_SYNC in kinds else log_between(rng, 50, 2_000),
         stuck=_strength(forks, STUCK_SYNC, kinds, 0.01, 0.05),
         turn_us=pick(rng, (0, 100, 1_000, 3_000)),
-        inputs_max=pick(rng, (1, 1_000, 1_000, 1_000)),
+        inputs_max=pick(rng, (1, *7 * (1_000,))),
         codec=chance(rng, 0.25),
         measured=chance(rng, 0.75),
         down_after_us=log_between(rng, 10_000, 500_000),
         ambush_replies=_ambushes(forks) if AMBUSH in kinds else (),
         limits=_limits(forks),
         retry_us=log_between(rng, 5_000, 150_000),
+        preferred=pick(forks["faults.preferred"], (None, *range(n))),
+        eager=chance(forks["faults.eager"], 0.1),
         strikes=tuple(sorted(strikes)),
         encore=chance(rng, 0.25),
     )
@@ -157,6 +168,11 @@ def _delays(forks: Forks, n: int, base: int, slow: bool) -> tuple[tuple[int, ...
                 if slow and chance(forks["faults.slow_link"], 0.2):
                     matrix[a][b] *= 10
     return tuple(map(tuple, matrix))
+
+
+def _drifts(forks: Forks, n: int) -> tuple[tuple[float, ...], ...]:
+    rng = forks["faults.drift"]
+    return tuple(tuple(rng.random() * 4.9 - 0.9 for _ in range(n)) for _ in range(n))
 
 
 def _speeds(forks: Forks, n: int, skewed: bool) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from epaxos.ids import ReplicaId
 from epaxos.machines.interface import BatchMachine
 from epaxos.protocols.interface import PeerDown
 from epaxos.protocols.registry import Factory
+from epaxos.protocols.view import View
 from epaxos.testing import faults
 from epaxos.testing.faults import Strike
 from epaxos.testing.forks import Forks, between, chance, log_between
@@ -60,10 +61,11 @@ class World(Stage):
         play: Play,
         without: frozenset[str],
         trace: Trace,
+        view: View | None = None,
     ) -> None:
         forks = Forks(seed)
         swarm = faults.draw(forks, n, without)
-        super().__init__(build, forks=forks, swarm=swarm, make_machine=play.make_machine, trace=trace)
+        super().__init__(build, forks=forks, swarm=swarm, make_machine=play.make_machine, trace=trace, view=view)
         self.events = 0
         self.struck: Counter[str] = Counter()
         self._events_max = EVENTS_MAX * n * n
@@ -112,7 +114,7 @@ class World(Stage):
             self._blackout(strike.lasts_us)
         elif strike.kind == faults.PARTITION:
             self._partition(strike)
-        elif strike.kind == faults.FLAP:
+        elif strike.kind == faults.FLAP and node is not other:
             self._flap(node, other, strike.lasts_us)
         elif strike.kind == faults.SLOW_LINK:
             self._network.clog(node.me, other.me, self.now_us + strike.lasts_us)

@@ -28,6 +28,7 @@ class Network:
         self._jitter = swarm.jitter
         self._loss = swarm.loss
         self._duplication = swarm.duplication
+        self._drift = swarm.drift
         self._delay_us = [list(row) for row in swarm.delay_us]
         self._last = [[0] * n for _ in range(n)]
         self._cuts = [[0] * n for _ in range(n)]
@@ -49,7 +50,10 @@ class Network:
         return times
 
     def _arrival(self, source: ReplicaId, target: ReplicaId, now_us: int) -> int:
-        at = max(now_us + self._jittered(self._delay_us[source][target]), self._clogged[source][target])
+        delay_us = self._delay_us[source][target]
+        if self._drift:
+            delay_us += int(delay_us * self._drift[source][target] * now_us / self._swarm.fault_us)
+        at = max(now_us + self._jittered(delay_us), self._clogged[source][target])
         if not self._reorders:
             at = self._last[source][target] = max(at, self._last[source][target])
         return at
@@ -85,6 +89,7 @@ class Network:
         """From now on nothing is lost or duplicated, and delays are bounded: short, or as they were without jitter."""
         self._loss = self._duplication = 0.0
         self._jitter = min(self._jitter, _CALM_JITTER)
+        self._drift = ()
         for row in range(self._n):
             for column in range(self._n):
                 self._cuts[row][column] = self._clogged[row][column] = self._last[row][column] = 0

@@ -20,7 +20,7 @@ from epaxos.protocols.interface import Durable, Now, Order, PeerDown, ProtocolCo
 from epaxos.storage.memory import MemoryDisk
 from epaxos.testing.forks import between, chance
 from epaxos.testing.record import Life
-from epaxos.testing.watched import WatchedExecutor
+from epaxos.testing.watched import WatchedExecutor, WatchedProtocol
 
 if TYPE_CHECKING:
     from epaxos.storage.interface import WriteGroup
@@ -65,6 +65,7 @@ class Node:
     """Replica `me` of the world. Only an `up` node has an engine."""
 
     engine: Engine
+    protocol: WatchedProtocol
     executor: WatchedExecutor
     machine: RecordingMachine
 
@@ -77,6 +78,8 @@ class Node:
         """The peers that this replica was told are up."""
         self.notes: Counter[str] = Counter()
         self.turns = 0
+        self.steps = 0
+        """Events that the protocol took in earlier lives."""
         self.consumed = 0
         """Entries of the log that the consumer of this replica has read, in all lives."""
         self._cursor = 0
@@ -124,8 +127,17 @@ class Node:
         self.life = life = Life(self.me, self.life.number + 1)
         # The monotonic clock of a machine that was switched on again has nothing to do with the old one.
         self._mono_offset_us = between(self._clock_rng, 0, 10**9)
-        config = ProtocolConfig(me=self.me, n=world.n, window=self._swarm.limits.window, retry_us=self._swarm.retry_us)
+        swarm = self._swarm
+        config = ProtocolConfig(
+            me=self.me,
+            n=world.n,
+            window=swarm.limits.window,
+            retry_us=swarm.retry_us,
+            preferred=swarm.preferred,
+            eager=swarm.eager,
+        )
         protocol, executor = world.build(config, world.forks[f"core.{self.me}"], self.disk)
+        self.protocol = WatchedProtocol(protocol, world.received)
         ordered: set[BatchNumber] = set()
         self.executor = WatchedExecutor(executor, decided=partial(self._decided, life, ordered))
         self.machine = RecordingMachine(world, life, world.make_machine(), ordered)
@@ -133,11 +145,11 @@ class Node:
             me=self.me,
             n=world.n,
             incarnation=life.number,
-            protocol=protocol,
+            protocol=self.protocol,
             executor=self.executor,
             machine=self.machine,
             log=self.disk,
-            limits=self._swarm.limits,
+            limits=swarm.limits,
         )
         for _ in self.engine.replay():
             pass
@@ -148,6 +160,7 @@ class Node:
     def _decided(self, life: Life, ordered: set[BatchNumber], id_: InstanceId, payload: Payload, order: Order) -> None:
         for hook in self._world.watch.decided:
             hook(life, id_, payload, order)
+        self._world.decided[id_] = payload
         if isinstance(payload, Batch):
             ordered.add(payload.name)
 
@@ -163,6 +176,7 @@ class Node:
         self._paused_until = 0
         self._inbox.clear()
         self.linked.clear()
+        self.steps += self.protocol.steps
         self._world.trace.line(f"{self._world.now_us} {self.life} dies, {keep} of {unsynced}")
 
     def pause(self, until_us: int) -> None:

@@ -11,15 +11,22 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import Final, NamedTuple
 
-from epaxos.protocols.registry import PROTOCOLS, Factory
+from epaxos._version import VERSION
+from epaxos.command import NOP
+from epaxos.protocols.registry import PROTOCOLS, VIEWS, Factory
+from epaxos.protocols.view import Cell
 from epaxos.testing import faults
 from epaxos.testing.loop import KV, Play, World
 from epaxos.testing.record import Outcome, Violation
 from epaxos.testing.trace import Sink, Trace
 from epaxos.testing.workload import COMMANDS_MIN
+
+SEEDS_A_JOB: Final = 4
+"""A process takes so many at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +34,9 @@ class SeedResult:
     """What became of one seed."""
 
     seed: int
+    protocol: str
+    """Its name in the registry, or that of the factory."""
+    n: int
     trace_hash: str
     commands: int
     """Submitted by clients while faults struck and until they were all gone."""
@@ -38,14 +48,23 @@ class SeedResult:
     """How often each kind struck, for those that strike."""
     lives: int
     """Of all replicas together."""
+    turns: int
+    """Of all engines."""
     steps: int
-    """Turns of all engines."""
+    """Events that the protocols of all engines took."""
     messages: int
     """Delivered."""
     notes: dict[str, int]
     """What the protocol found worth noting, by event."""
+    instances: int
+    """Decided, by whomever."""
+    nops: int
+    """Those of them that were given up."""
+    cells: dict[Cell, int]
+    """How often a message found a replica in which phase; empty for a protocol that is not in the registry."""
     sim_us: int
-    wall_s: float
+    cpu_s: float
+    """Of this process."""
     undecided: int
     """Keys whose history was too entangled for the linearizability checker."""
     violations: tuple[str, ...] = ()
@@ -78,10 +97,10 @@ def run_seed(
     kinds of faults, `commands` all but so many of the clients' commands; `sink` gets the trace, line by line.
     """
     without = tuple(without)
-    begun = time.perf_counter()
+    begun = time.process_time()
     trace = Trace(sink)
-    build = PROTOCOLS[protocol] if isinstance(protocol, str) else protocol
-    world = World(seed, build, n=n, play=play, without=frozenset(without), trace=trace)
+    build, view = (PROTOCOLS[protocol], VIEWS[protocol]) if isinstance(protocol, str) else (protocol, None)
+    world = World(seed, build, n=n, play=play, without=frozenset(without), trace=trace, view=view)
     if commands is not None:
         world.clients.limit(commands)
     violations: tuple[str, ...] = ()
@@ -89,22 +108,28 @@ def run_seed(
         _run(world)
     except Violation as violation:
         replay = replay_with(seed, protocol, n, without=without, commands=commands)
-        violations = (f"{violation}\nreplay with: {replay} --trace",)
+        violations = (f"{violation}\nreplay with: {replay} --trace (epaxos {VERSION})",)
         trace.line(f"{world.now_us} {violation.invariant}")
     outcomes = Counter(call.outcome.value for call in world.record.calls)
     return SeedResult(
         seed=seed,
+        protocol=protocol if isinstance(protocol, str) else getattr(protocol, "__name__", "your own"),
+        n=n,
         trace_hash=trace.digest(),
         commands=world.clients.total - world.clients.left,
         outcomes={outcome.value: outcomes[outcome.value] for outcome in Outcome},
         faults=world.swarm.kinds,
         struck=dict(sorted(world.struck.items())),
         lives=sum(node.life.number for node in world.nodes),
-        steps=sum(node.turns for node in world.nodes),
+        turns=sum(node.turns for node in world.nodes),
+        steps=sum(node.steps + (node.protocol.steps if node.up else 0) for node in world.nodes),
         messages=sum(world.delivered.values()),
         notes=dict(sorted(sum((node.notes for node in world.nodes), Counter[str]()).items())),
+        instances=len(world.decided),
+        nops=sum(payload is NOP for payload in world.decided.values()),
+        cells=dict(world.cells),
         sim_us=world.now_us,
-        wall_s=time.perf_counter() - begun,
+        cpu_s=time.process_time() - begun,
         undecided=len(world.record.undecided),
         violations=violations,
     )
@@ -127,74 +152,52 @@ def replay_with(
     seed: int, protocol: str | Factory, n: int, *, without: Iterable[str] = (), commands: int | None = None
 ) -> str:
     """The command line that runs it."""
-    named = f" --protocol {protocol}" if isinstance(protocol, str) and protocol != "epaxos" else ""
-    sized = f" --replicas {n}" if n != 5 else ""
+    named = f" --protocol {protocol}" if isinstance(protocol, str) else ""
     less = "".join(f" --without {kind}" for kind in without) + ("" if commands is None else f" --commands {commands}")
-    return f"epaxos sim --seed {seed}{named}{sized}{less}"
+    return f"epaxos sim --seed {seed}{named} --replicas {n}{less}"
 
 
 # ------------------------------------------------------------------------------------------------------- many seeds
 
 
-def run_seeds(seeds: Iterable[int], *, protocol: str = "epaxos", n: int = 5, jobs: int = 1) -> Iterator[SeedResult]:
+class Setting(NamedTuple):
+    """Which clusters a seed runs."""
+
+    protocol: str
+    n: int
+
+
+MIX: Final = (
+    *10 * (Setting("epaxos", 5),),
+    *4 * (Setting("epaxos", 3),),
+    Setting("epaxos", 7),
+    *4 * (Setting("raft", 5),),
+    Setting("raft", 3),
+)
+"""What twenty seeds in a row run, unless somebody says otherwise."""
+
+
+def setting(seed: int, protocol: str | None = None, n: int | None = None) -> Setting:
+    """What this seed runs: the protocol and the size that are given, and otherwise what the mix has for it."""
+    usual = MIX[seed % len(MIX)]
+    return Setting(protocol or usual.protocol, n or usual.n)
+
+
+def run_seeds(
+    seeds: Iterable[int], *, protocol: str | None = None, n: int | None = None, jobs: int = 1
+) -> Iterator[SeedResult]:
     """Run them all, in `jobs` processes. With more than one, results come in the order in which they are ready."""
-    run = partial(run_seed, protocol=protocol, n=n)
+    run = partial(_run_setting, protocol=protocol, n=n)
     if jobs == 1:
         yield from map(run, seeds)
         return
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(run, seeds, chunksize=4)
+        yield from pool.imap_unordered(run, seeds, chunksize=SEEDS_A_JOB)
 
 
-@dataclass(slots=True)
-class Summary:
-    """What many seeds amount to."""
-
-    seeds: int = 0
-    counted: int = 0
-    """Seeds with at least 50 commands and three kinds of fault."""
-    commands: int = 0
-    steps: int = 0
-    messages: int = 0
-    lives: int = 0
-    recoveries: int = 0
-    undecided: int = 0
-    sim_us: int = 0
-    wall_s: float = 0.0
-    struck: Counter[str] = field(default_factory=Counter)
-    violations: list[tuple[int, str]] = field(default_factory=list)
-    """(seed, what)"""
-
-    def add(self, result: SeedResult) -> None:
-        """Count one more seed."""
-        self.seeds += 1
-        self.counted += result.counts
-        self.commands += result.commands
-        self.steps += result.steps
-        self.messages += result.messages
-        self.lives += result.lives
-        self.recoveries += result.recoveries
-        self.undecided += result.undecided
-        self.sim_us += result.sim_us
-        self.wall_s += result.wall_s
-        self.struck.update(result.struck)
-        self.violations += [(result.seed, what) for what in result.violations]
-
-    def __str__(self) -> str:
-        speed = self.sim_us / 1e6 / self.wall_s if self.wall_s else 0.0
-        each = 1000 * self.wall_s / self.seeds if self.seeds else 0.0
-        lines = [
-            f"{self.seeds} seeds, {self.counted} of them with {COMMANDS_MIN} commands and {faults.KINDS_MIN} kinds of"
-            f" fault; {each:.0f} ms a seed",
-            f"{self.commands} commands, {self.steps} turns, {self.messages} messages, {self.lives} lives,"
-            f" {self.recoveries} recoveries",
-            f"{self.sim_us / 3.6e9:.2f} simulated hours, {speed:.0f} for each hour of computing",
-            "struck: " + ", ".join(f"{kind} {count}" for kind, count in sorted(self.struck.items())),
-        ]
-        if self.undecided:
-            lines.append(f"{self.undecided} histories too entangled to be judged from outside")
-        lines.append(f"{len(self.violations)} violations")
-        return "\n".join(lines)
+def _run_setting(seed: int, *, protocol: str | None, n: int | None) -> SeedResult:
+    chosen = setting(seed, protocol, n)
+    return run_seed(seed, protocol=chosen.protocol, n=chosen.n)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from heapq import heappop, heappush
 from typing import Any
 
 from epaxos import messages
-from epaxos.ids import ReplicaId
+from epaxos.command import Payload
+from epaxos.ids import InstanceId, ReplicaId
 from epaxos.machines.interface import BatchMachine
 from epaxos.messages import Message
-from epaxos.protocols.interface import PeerDown, PeerUp, Receive, Rtt
+from epaxos.protocols.interface import PeerDown, PeerUp, Protocol, Receive, Rtt
 from epaxos.protocols.registry import Factory
+from epaxos.protocols.view import Cell, View
 from epaxos.testing import faults
 from epaxos.testing.faults import Swarm
 from epaxos.testing.forks import Forks, between, chance
@@ -34,7 +36,14 @@ class Stage:
     watch: Watch
 
     def __init__(
-        self, build: Factory, *, forks: Forks, swarm: Swarm, make_machine: Callable[[], BatchMachine], trace: Trace
+        self,
+        build: Factory,
+        *,
+        forks: Forks,
+        swarm: Swarm,
+        make_machine: Callable[[], BatchMachine],
+        trace: Trace,
+        view: View | None = None,
     ) -> None:
         self.n = n = len(swarm.delay_us)
         self.build = build
@@ -50,6 +59,10 @@ class Stage:
         """Do replicas learn the round trips of links that come up from now on?"""
         self.delivered: Counter[str] = Counter()
         """Messages that arrived, by their type."""
+        self.decided: dict[InstanceId, Payload] = {}
+        self.cells: Counter[Cell] = Counter()
+        """How often a message found a replica in which phase, if there is a view that tells phases apart."""
+        self._view = view
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._ties = 0
         self._ticks = 0
@@ -116,6 +129,11 @@ class Stage:
         self.delivered[name] += 1
         self.trace.line(f"{self.now_us} {source}>{target.me} {name}")
         target.put(Receive(peer=source, message=message))
+
+    def received(self, protocol: Protocol, message: Message) -> None:
+        """`protocol` is about to take `message`."""
+        if self._view is not None:
+            self.cells[Cell(self._view.phase(protocol, message), type(message).__name__)] += 1
 
     # -- links
 

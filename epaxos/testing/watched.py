@@ -1,4 +1,4 @@
-"""An executor, and somebody who looks at every decision it is told of and at every group that ran."""
+"""An executor and a protocol, each with somebody who looks at what it is told."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from epaxos.command import Payload
 from epaxos.execution.interface import Executor, Group
 from epaxos.ids import InstanceId
-from epaxos.protocols.interface import Frontier, Order, Why
+from epaxos.messages import Message
+from epaxos.protocols.interface import Effect, Event, Now, Order, Protocol, Receive
 
 
 class WatchedExecutor:
@@ -27,6 +28,9 @@ class WatchedExecutor:
         self.learn = inner.learn
         self.entangled = inner.entangled
         self.reached = inner.reached
+        self.executed = inner.executed
+        self.missing = inner.missing
+        self.waiting = inner.waiting
 
     def decide(self, decisions: Sequence[tuple[InstanceId, Payload, Order]]) -> list[Group]:
         """As `Executor.decide`."""
@@ -44,14 +48,36 @@ class WatchedExecutor:
             self._executed([group])
         self._inner.restore(group)
 
-    def executed(self) -> Frontier:
-        """As `Executor.executed`."""
-        return self._inner.executed()
 
-    def missing(self) -> Mapping[InstanceId, Why]:
-        """As `Executor.missing`."""
-        return self._inner.missing()
+class WatchedProtocol(Protocol):
+    """As the protocol inside. `received` is called before it takes a message."""
 
-    def waiting(self) -> int:
-        """As `Executor.waiting`."""
-        return self._inner.waiting()
+    def __init__(self, inner: Protocol, received: Callable[[Protocol, Message], None]) -> None:
+        self.inner = inner
+        self.steps = 0
+        """Events taken."""
+        self._received = received
+
+    @property
+    def reads_apart(self) -> bool:  # type: ignore[override]  # here it is a matter of the object, not of the class
+        """As `Protocol.reads_apart`."""
+        return self.inner.reads_apart
+
+    def step(self, now: Now, event: Event) -> list[Effect]:
+        """As `Protocol.step`."""
+        self.steps += 1
+        if type(event) is Receive:
+            self._received(self.inner, event.message)
+        return self.inner.step(now, event)
+
+    def recall(self, id_: InstanceId) -> tuple[Payload, Order] | None:
+        """As `Protocol.recall`."""
+        return self.inner.recall(id_)
+
+    def status(self) -> Mapping[str, object]:
+        """As `Protocol.status`."""
+        return self.inner.status()
+
+    def digest(self) -> bytes:
+        """As `Protocol.digest`."""
+        return self.inner.digest()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SECRET: Final = bytes(range(16))
 COMMANDS_MIN: Final = 50
-COMMANDS_MAX: Final = 70
+COMMANDS_MAX: Final = 60
 COUNTER_BITS: Final = 62
 """Increments of one counter are different powers of two, so that its value tells which of them it counted."""
 WHOLE_KEY: Final = b""

@@ -89,7 +89,7 @@ class Recoverer:
             self.attempts[instance.id] = self.attempts.get(instance.id, 0) + 1
             above = max(instance.bal, self.outbid.pop(instance.id, 0))
             state.join(instance, next_ballot(above, state.me, state.n))
-            instance.recovery = Recovery(ballot=instance.bal, sent_us=state.now.mono_us)
+            instance.recovery = Recovery(ballot=instance.bal, sent_us=state.now.mono_us, patient=not state.eager)
             self.active[instance.id] = None
             mark = state.save(instance)
             state.due.append((mark, instance.id, Own.JOIN, instance.bal))

@@ -161,6 +161,7 @@ class State:
         self.n = config.n
         self.window = config.window
         self.retry_us = config.retry_us
+        self.eager = config.eager
         self.quorums = quorums(config.n)
         self.others = tuple(p for p in range(config.n) if p != config.me)
         self.rng = rng

@@ -49,7 +49,7 @@ class Trigger:
         start = []
         for id_, times in asked:
             enough = ASKS_IF_GONE if id_.lane in self.state.gone else ASKS_IF_ALIVE
-            if times >= enough and self._is_idle(id_) and self._my_turn(id_):
+            if (times >= enough or self.state.eager) and self._is_idle(id_) and self._my_turn(id_):
                 start.append(self.state.touch(id_))
         self.recoverer.start(start)
 
@@ -77,11 +77,12 @@ class Trigger:
     def gaps(self) -> None:
         """Look whether a lane's watermark has stood still for long below something decided or heard of."""
         state, now_us = self.state, self.state.now.mono_us
+        patience_us = (1 if state.eager else GAP_ROUND_TRIPS) * state.round_trip_us()
         for lane in range(state.n):
             low, since_us = self._stuck[lane]
             if state.decided.low[lane] != low or state.highest[lane] == low:
                 self._stuck[lane] = (state.decided.low[lane], now_us)
-            elif lane != state.me and now_us - since_us > GAP_ROUND_TRIPS * state.round_trip_us():
+            elif lane != state.me and now_us - since_us > patience_us:
                 self._recover_gaps(lane)
 
     def _recover_gaps(self, lane: int) -> None:
@@ -126,7 +127,7 @@ class Trigger:
     def _rank(self, id_: InstanceId, attempt: int) -> int:
         """How many unsuspected replicas come before this one; own ids are this replica's business first."""
         state = self.state
-        if id_.lane == state.me:
+        if id_.lane == state.me or state.eager:
             return 0
         first = (id_.slot // RANK_SLOTS * 7 + id_.lane + attempt) % state.n
         order = [(first + i) % state.n for i in range(state.n)]

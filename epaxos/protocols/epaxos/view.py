@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 from epaxos.command import Batch
 from epaxos.ids import InstanceId
+from epaxos.messages import CommitQuery, Message, Recover
 from epaxos.protocols.epaxos.protocol import EPaxos
 from epaxos.protocols.epaxos.recover import Recovery, Stage
 from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, decode_record
 from epaxos.protocols.interface import LogView, Protocol
-from epaxos.protocols.view import Action, Row, Words
+from epaxos.protocols.view import Action, Cell, Row, Words
 
 
 def _epaxos(protocol: Protocol) -> EPaxos:
@@ -31,6 +32,34 @@ def _out_of_patience(protocol: Protocol, id_: InstanceId) -> None:
     instance = epaxos.state.live.get(id_)
     if instance is not None and instance.recovery is not None:
         epaxos.recovery.out_of_patience(id_, instance.recovery.ballot)
+
+
+_PHASES: Final = ("unknown", "init", "pre", "acc", "com", "executed")
+"""`executed` has left memory; `com` is decided, and waits for others or for the disk."""
+_NAMES: Final = {phase: phase.name.lower() for phase in Phase}
+_MESSAGES: Final = (
+    *("PreAccept", "PreAcceptOK", "Accept", "AcceptOK", "Commit", "Recover", "RecoverOK"),
+    *("Validate", "ValidateOK", "Waiting", "Nack", "CommitQuery"),
+)
+
+
+_IMPOSSIBLE: Final = frozenset(
+    {
+        Cell("init", "PreAcceptOK"),
+        *(Cell("unknown", answer) for answer in ("PreAcceptOK", "RecoverOK", "Validate", "ValidateOK", "Nack")),
+    }
+)
+"""Nobody gets an answer to something of which it has no record: the record is durable before the question leaves. And
+only those who have answered a Recover are asked to Validate."""
+
+
+def _about(message: Any) -> InstanceId:
+    if isinstance(message, Recover):
+        return InstanceId(message.epoch, message.first, message.lane)
+    if isinstance(message, CommitQuery):
+        return InstanceId(message.epoch, message.ranges[0].first, message.ranges[0].lane)
+    id_: InstanceId = message.id
+    return id_
 
 
 class EPaxosView:
@@ -53,6 +82,17 @@ class EPaxosView:
         """The instance records."""
         instances = [decode_record(key, value, n) for key, value in log.scan(b"i", b"j")]
         return [Row(words.id(each.id), _text(each, words)) for each in sorted(instances, key=lambda each: each.id)]
+
+    cells: Final = frozenset(Cell(phase, message) for phase in _PHASES for message in _MESSAGES) - _IMPOSSIBLE
+
+    def phase(self, protocol: Protocol, message: Message) -> str:
+        """What is known of the id that the message is about, the first one if it is about several."""
+        state = _epaxos(protocol).state
+        id_ = _about(message)
+        instance = state.live.get(id_)
+        if instance is not None:
+            return _NAMES[instance.phase]
+        return "executed" if id_ in state.executed else "unknown"
 
     def carried(self, protocol: Protocol) -> Iterator[tuple[InstanceId, Batch]]:
         """Every instance whose payload is known."""

@@ -7,16 +7,23 @@ from typing import Final
 
 from epaxos.command import Batch
 from epaxos.ids import InstanceId, ReplicaId
+from epaxos.messages import Message
 from epaxos.protocols.interface import LogView, Protocol
 from epaxos.protocols.raft.log import Log
 from epaxos.protocols.raft.protocol import Raft
 from epaxos.protocols.raft.state import Role, load_term
-from epaxos.protocols.view import Action, Row, Words
+from epaxos.protocols.view import Action, Cell, Row, Words
 
 
 def _raft(protocol: Protocol) -> Raft:
     assert isinstance(protocol, Raft)
     return protocol
+
+
+_MESSAGES: Final = (
+    *("RequestVote", "Vote", "AppendEntries", "AppendOK"),
+    *("Forward", "ReadIndex", "ReadIndexOK", "TimeoutNow"),
+)
 
 
 class RaftView:
@@ -41,6 +48,12 @@ class RaftView:
     def stored(self, log: LogView, n: int, words: Words) -> list[Row]:
         """The term, and the log."""
         return [Row("term", _term(*load_term(log), words)), *_entries(Log(log), words)]
+
+    cells: Final = frozenset(Cell(role.value, message) for role in Role for message in _MESSAGES)
+
+    def phase(self, protocol: Protocol, message: Message) -> str:
+        """The role of the replica."""
+        return _raft(protocol).state.role.value
 
     def carried(self, protocol: Protocol) -> Iterator[tuple[InstanceId, Batch]]:
         """Nothing: an index may hold one batch today and another one tomorrow."""
