@@ -246,7 +246,8 @@ def scenarios_page() -> str:
         "| command | does |",
         "|---|---|",
     ]
-    lines += [f"| `{verb.usage}` | {verb.about} |" for verb in (CLUSTER, *VERBS.values(), ACTION)]
+    usages = (CLUSTER, *(verb.usage for verb in VERBS.values()), ACTION)
+    lines += [f"| `{each.words}` | {each.about} |" for each in usages]
     actions = (f"{name}: {' '.join(f'`{verb}`' for verb in view.actions) or 'none'}" for name, view in VIEWS.items())
     return "\n".join([*lines, "", f"Actions, by protocol: {'; '.join(actions)}.", ""])
 

@@ -125,22 +125,6 @@ class Words:
             raise ScenarioError(f"{word!r} is no id; known are {', '.join(known) or 'none'}, others are written as A.1")
         return InstanceId(0, int(match[2]), LETTERS.index(match[1]))
 
-    def duration_us(self, text: str | None = None) -> int:
-        """A number and its unit."""
-        text = self.take("a duration, such as 200ms") if text is None else text
-        match = _DURATION.fullmatch(text)
-        us = 0 if match is None else int(match[1]) * _UNITS_US[match[2]]
-        if not 0 < us <= _DAY_US:
-            raise ScenarioError(f"{text!r} is no duration up to a day; write 50us, 200ms or 5s")
-        return us
-
-    def number(self, key: str, low: int, high: int) -> int:
-        """The number of an option."""
-        text = self.options[key]
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise ScenarioError(f"{key}={text} is not from {low} to {high}")
-        return int(text)
-
     def command(self) -> Command:
         """The words of a command of the key-value machine, to the end."""
         words = [word.encode() for word in self.rest()]
@@ -152,6 +136,22 @@ class Words:
         if isinstance(found, Local):
             raise ScenarioError(f"{words[0].decode()} is answered by the replica at hand, and nothing is replicated")
         return found
+
+
+def duration_us(text: str) -> int:
+    """A number and its unit."""
+    match = _DURATION.fullmatch(text)
+    us = 0 if match is None else int(match[1]) * _UNITS_US[match[2]]
+    if not 0 < us <= _DAY_US:
+        raise ScenarioError(f"{text!r} is no duration up to a day; write 50us, 200ms or 5s")
+    return us
+
+
+def number(key: str, text: str, low: int, high: int) -> int:
+    """The number that an option has."""
+    if not text.isdecimal() or not low <= int(text) <= high:
+        raise ScenarioError(f"{key}={text} is not from {low} to {high}")
+    return int(text)
 
 
 def fitting(told: Narrator, words: Words, *, once: bool = False) -> list[Flight]:

@@ -16,16 +16,21 @@ from epaxos.quorums import MAX_REPLICAS
 from epaxos.testing import agreement
 from epaxos.testing.byhand import FOREVER_US, Flight
 from epaxos.testing.narrator import NOTHING, Narrator
-from epaxos.testing.reading import ScenarioError, Words, fitting, under_way
+from epaxos.testing.reading import ScenarioError, Words, duration_us, fitting, number, under_way
 from epaxos.testing.words import LETTERS
 
 # ---------------------------------------------------------------------------------------------------------- commands
 
 
+def _option(words: Words, key: str, low: int, high: int, default: int) -> int:
+    """The number of an option, or what it is without."""
+    return number(key, words.options[key], low, high) if key in words.options else default
+
+
 def _submit(told: Narrator, words: Words) -> Iterator[str]:
     site, name, command = words.up(), words.name(), words.command()
-    stream = words.number("stream", 0, 1 << 32) if "stream" in words.options else len(told.submissions) + 1
-    timeout_us = words.duration_us(words.options["timeout"]) if "timeout" in words.options else FOREVER_US
+    stream = _option(words, "stream", 0, 1 << 32, len(told.submissions) + 1)
+    timeout_us = duration_us(words.options["timeout"]) if "timeout" in words.options else FOREVER_US
     lines = told.event(lambda: told.submit(site, name, command, stream=stream, timeout_us=timeout_us))
     yield from lines or [f"{LETTERS[site]}  {name} waits for its turn"]
 
@@ -81,12 +86,12 @@ def _settle(told: Narrator, words: Words) -> Iterator[str]:
 
 
 def _heal(told: Narrator, words: Words) -> Iterator[str]:
-    us = words.duration_us()
+    us = duration_us(words.take("a duration, such as 200ms"))
     yield from told.event(lambda: told.cluster.heal(us), brief=True)
 
 
 def _wait(told: Narrator, words: Words) -> Iterator[str]:
-    us = words.duration_us()
+    us = duration_us(words.take("a duration, such as 200ms"))
     yield from told.event(lambda: told.cluster.wait(us))
 
 
@@ -115,14 +120,14 @@ def _sync(told: Narrator, words: Words) -> Iterator[str]:
     waiting = told.cluster.sites[site].disk.unsynced
     if not waiting:
         raise ScenarioError(f"the disk of {LETTERS[site]} has nothing to sync")
-    groups = words.number("groups", 1, len(waiting)) if "groups" in words.options else len(waiting)
+    groups = _option(words, "groups", 1, len(waiting), len(waiting))
     yield from told.event(lambda: told.cluster.sync(site, waiting[groups - 1]))
 
 
 def _crash(told: Narrator, words: Words) -> Iterator[str]:
     site = words.up()
     unsynced = len(told.cluster.sites[site].disk.unsynced)
-    keep = words.number("keep", 0, unsynced) if "keep" in words.options else 0
+    keep = _option(words, "keep", 0, unsynced, 0)
     yield f"{LETTERS[site]}  is down; of {unsynced} unsynced writes, {keep} had reached the disk"
     yield from told.event(lambda: told.cluster.crash(site, keep, lose=False))
 
@@ -147,7 +152,7 @@ def _link_up(told: Narrator, words: Words) -> Iterator[str]:
 
 
 def _rtt(told: Narrator, words: Words) -> Iterator[str]:
-    links, us = words.links(), words.duration_us()
+    links, us = words.links(), duration_us(words.take("a duration, such as 200ms"))
     for site, peer in links:
         yield from told.event(partial(told.cluster.turn, site, Rtt(peer=peer, rtt_us=us)))
 
@@ -199,9 +204,9 @@ def _timers(told: Narrator, words: Words) -> Iterator[str]:
 
 def _log(told: Narrator, words: Words) -> Iterator[str]:
     site = words.up()
-    for number, group in enumerate(told.cluster.sites[site].groups, start=1):
+    for place, group in enumerate(told.cluster.sites[site].groups, start=1):
         for id_ in group:
-            yield f"{LETTERS[site]}  {number}. {told.words.id(id_)}: {told.payload_text(id_)}"
+            yield f"{LETTERS[site]}  {place}. {told.words.id(id_)}: {told.payload_text(id_)}"
 
 
 def _history(told: Narrator, words: Words) -> Iterator[str]:
@@ -219,81 +224,101 @@ def _agreement(told: Narrator, words: Words) -> Iterator[str]:
 Run = Callable[[Narrator, Words], Iterator[str]]
 
 
-class Verb(NamedTuple):
-    """One command."""
+class Usage(NamedTuple):
+    """How a command is written, and what it does."""
 
-    usage: str
+    words: str
     about: str
-    run: Run
     options: tuple[str, ...] = ()
+    """Keys that may stand anywhere as `key=value`."""
+
+
+class Verb(NamedTuple):
+    """A command, and who carries it out."""
+
+    usage: Usage
+    run: Run
 
 
 _MESSAGE_WORDS: Final = "FROM->TO [MESSAGE [WORD]...]"
 
 VERBS: Final[dict[str, Verb]] = {
     "submit": Verb(
-        "submit SITE NAME [stream=N] [timeout=TIME] COMMAND",
-        "a client of SITE hands in a command; the id it goes into is called NAME",
+        Usage(
+            "submit SITE NAME [stream=N] [timeout=TIME] COMMAND",
+            "a client of SITE hands in a command; the id it goes into is called NAME",
+            ("stream", "timeout"),
+        ),
         _submit,
-        ("stream", "timeout"),
     ),
     "deliver": Verb(
-        f"deliver {_MESSAGE_WORDS} [once] [if-any]",
-        "the messages under way that fit arrive, oldest first; what comes of them does not (`once`: the oldest of each"
-        " link); that there is none is an error, unless `if-any`",
+        Usage(
+            f"deliver {_MESSAGE_WORDS} [once] [if-any]",
+            "the messages under way that fit arrive, oldest first; what comes of them does not"
+            " (`once`: the oldest of each link); that there is none is an error, unless `if-any`",
+        ),
         _deliver,
     ),
     "exchange": Verb(
-        f"exchange {_MESSAGE_WORDS}", "as deliver, and the answers that come of each arrive at once", _exchange
+        Usage(f"exchange {_MESSAGE_WORDS}", "as deliver, and the answers that come of each arrive at once"), _exchange
     ),
-    "drop": Verb(f"drop {_MESSAGE_WORDS} [once]", "the messages that fit are lost", _drop),
-    "dup": Verb(f"dup {_MESSAGE_WORDS}", "the oldest message of each link that fits is under way once more", _dup),
+    "drop": Verb(Usage(f"drop {_MESSAGE_WORDS} [once]", "the messages that fit are lost"), _drop),
+    "dup": Verb(
+        Usage(f"dup {_MESSAGE_WORDS}", "the oldest message of each link that fits is under way once more"), _dup
+    ),
     "settle": Verb(
-        "settle", "every message arrives, and what comes of them, until nothing is under way; told in brief", _settle
+        Usage("settle", "every message arrives, and what comes of them, until nothing is under way; told in brief"),
+        _settle,
     ),
-    "heal": Verb("heal TIME", "settle, let time pass, and so on: whatever can converge does; told in brief", _heal),
-    "wait": Verb("wait TIME", "time passes everywhere, no message arrives", _wait),
-    "wake": Verb("wake SITE [TIMER]", "the clock of SITE alone runs on to that timer, or to the next one", _wake),
-    "hold-disk": Verb("hold-disk SITES", "from now on their disks sync only when told to", _hold_disk),
+    "heal": Verb(
+        Usage("heal TIME", "settle, let time pass, and so on: whatever can converge does; told in brief"), _heal
+    ),
+    "wait": Verb(Usage("wait TIME", "time passes everywhere, no message arrives"), _wait),
+    "wake": Verb(
+        Usage("wake SITE [TIMER]", "the clock of SITE alone runs on to that timer, or to the next one"), _wake
+    ),
+    "hold-disk": Verb(Usage("hold-disk SITES", "from now on their disks sync only when told to"), _hold_disk),
     "sync": Verb(
-        "sync SITE [groups=N]", "a held disk syncs what it was given, or the first N writes", _sync, ("groups",)
+        Usage("sync SITE [groups=N]", "a held disk syncs what it was given, or the first N writes", ("groups",)), _sync
     ),
-    "release-disk": Verb("release-disk SITES", "their disks sync, and from now on by themselves", _release_disk),
+    "release-disk": Verb(Usage("release-disk SITES", "their disks sync, and from now on by themselves"), _release_disk),
     "crash": Verb(
-        "crash SITE [keep=N]",
-        "the power goes; of the unsynced writes only the first N survive, or none; what is under way to SITE may still"
-        " reach its next life",
+        Usage(
+            "crash SITE [keep=N]",
+            "the power goes; of the unsynced writes only the first N survive, or none; what is under"
+            " way to SITE may still reach its next life",
+            ("keep",),
+        ),
         _crash,
-        ("keep",),
     ),
-    "restart": Verb("restart SITE", "a new life on what the disk kept; its links come up", _restart),
-    "link-down": Verb("link-down FROM->TO", "FROM loses its link to TO, so it suspects it", _link_down),
-    "link-up": Verb("link-up FROM->TO", "the link of FROM to TO comes up", _link_up),
-    "rtt": Verb("rtt FROM->TO TIME", "FROM measures this round trip to TO", _rtt),
-    "name": Verb("name ID NAME", "an id that no command of the file gave a name", _name),
-    "state": Verb("state [NAME]...", "what every replica knows, or the rows of that name", _state),
-    "disk": Verb("disk SITE", "what is durable there", _disk),
-    "flights": Verb("flights", "the messages under way", _flights),
-    "timers": Verb("timers SITE", "the timers that are set there", _timers),
-    "log": Verb("log SITE", "what ran there, in order, group by group", _log),
-    "history": Verb("history", "the commands of the clients, and what they were told", _history),
-    "agreement": Verb("agreement", "all decisions, orders and states, and whether the replicas agree", _agreement),
+    "restart": Verb(Usage("restart SITE", "a new life on what the disk kept; its links come up"), _restart),
+    "link-down": Verb(Usage("link-down FROM->TO", "FROM loses its link to TO, so it suspects it"), _link_down),
+    "link-up": Verb(Usage("link-up FROM->TO", "the link of FROM to TO comes up"), _link_up),
+    "rtt": Verb(Usage("rtt FROM->TO TIME", "FROM measures this round trip to TO"), _rtt),
+    "name": Verb(Usage("name ID NAME", "an id that no command of the file gave a name"), _name),
+    "state": Verb(Usage("state [NAME]...", "what every replica knows, or the rows of that name"), _state),
+    "disk": Verb(Usage("disk SITE", "what is durable there"), _disk),
+    "flights": Verb(Usage("flights", "the messages under way"), _flights),
+    "timers": Verb(Usage("timers SITE", "the timers that are set there"), _timers),
+    "log": Verb(Usage("log SITE", "what ran there, in order, group by group"), _log),
+    "history": Verb(Usage("history", "the commands of the clients, and what they were told"), _history),
+    "agreement": Verb(
+        Usage("agreement", "all decisions, orders and states, and whether the replicas agree"), _agreement
+    ),
 }
 """Every command but `cluster`, which comes first, and the actions that the protocol adds."""
 
-CLUSTER: Final = Verb(
+CLUSTER: Final = Usage(
     "cluster N [protocol=NAME] [retry=TIME] [window=N]",
     f"the first command of a file: 1 to {MAX_REPLICAS} replicas, called {LETTERS[0]}, {LETTERS[1]}, …",
-    lambda told, words: iter(()),
     ("protocol", "retry", "window"),
 )
 
-ACTION: Final = Verb(
+ACTION: Final = Usage(
     "ACTION SITE ID [quorum=SITES] [late=SITES]",
     "what the protocol would do by itself sooner or later; with `quorum`, its messages and their answers pass between"
     " SITE and these only, and nobody else is waited for; the messages to the others are lost, but to `late` they are"
     " still under way",
-    lambda told, words: iter(()),
     ("quorum", "late"),
 )
 
@@ -301,21 +326,20 @@ ACTION: Final = Verb(
 def begin(words: Sequence[str]) -> Narrator:
     """The cluster that the first command of a file asks for."""
     if not words or words[0] != "cluster":
-        raise ScenarioError(f"the first command makes the cluster: {CLUSTER.usage}")
+        raise ScenarioError(f"the first command makes the cluster: {CLUSTER.words}")
     options = dict(word.split("=", 1) for word in words[1:] if "=" in word)
     numbers = [word for word in words[1:] if "=" not in word]
     unknown = sorted(options.keys() - set(CLUSTER.options))
     if unknown or len(numbers) != 1 or not numbers[0].isdecimal() or not 1 <= int(numbers[0]) <= MAX_REPLICAS:
-        raise ScenarioError(f"{CLUSTER.usage}: {CLUSTER.about}")
+        raise ScenarioError(f"{CLUSTER.words}: {CLUSTER.about}")
     protocol = options.get("protocol", "epaxos")
     if protocol not in PROTOCOLS:
         raise ScenarioError(f"protocol={protocol} is unknown; there are {', '.join(PROTOCOLS)}")
     settings = {"n": int(numbers[0]), "batch_age_us": 0}  # proposed when it is handed in, not a millisecond later
-    reader = Words(Narrator(1), words[1:], CLUSTER.options)
     if "window" in options:
-        settings["window"] = reader.number("window", 1, 1 << 20)
+        settings["window"] = number("window", options["window"], 1, 1 << 20)
     if "retry" in options:
-        settings["retry_us"] = reader.duration_us(options["retry"])
+        settings["retry_us"] = duration_us(options["retry"])
     return Narrator(protocol=protocol, **settings)
 
 
@@ -327,12 +351,13 @@ def act(told: Narrator, words: Sequence[str]) -> list[str]:
     if verb not in VERBS:
         known = ", ".join((*VERBS, *told.view.actions))
         raise ScenarioError(f"{verb!r} is no command; there are {known}")
-    reader = Words(told, rest, VERBS[verb].options)
+    usage, run = VERBS[verb]
+    reader = Words(told, rest, usage.options)
     try:
-        lines = list(VERBS[verb].run(told, reader))
+        lines = list(run(told, reader))
         reader.end()
     except ScenarioError as error:
-        raise ScenarioError(f"{error} ({VERBS[verb].usage})") from None
+        raise ScenarioError(f"{error} ({usage.words})") from None
     return lines
 
 

@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 
 from epaxos.cli import run
-from epaxos.command import Batch
+from epaxos.command import NOP, Batch
 from epaxos.ids import BatchNumber, InstanceId
-from epaxos.messages import PreAccept, PreAcceptOK
+from epaxos.messages import Commit, PreAccept, PreAcceptOK
 from epaxos.packing import encode_run
-from epaxos.testing import writing
-from epaxos.testing.byhand import SECRET, set_
+from epaxos.protocols.interface import Receive
+from epaxos.testing import agreement, writing
+from epaxos.testing.byhand import SECRET, append, set_
+from epaxos.testing.narrator import Narrator
 from epaxos.testing.reading import ScenarioError
 from epaxos.testing.scenario import differences, rewritten
+
+X, Y = InstanceId(0, 1, 0), InstanceId(0, 1, 1)
+NONE = (0, 0, 0)
 
 
 def told(*blocks: str) -> list[str]:
@@ -89,7 +94,7 @@ def test_late_answers_are_under_way_and_the_others_lost() -> None:
     assert [line for line in told(*setup) if "Recover " in line] == ["B -> E  Recover A.1 ballot=2"]
 
 
-def test_two_replicas_that_ran_conflicting_commands_in_two_orders_are_found() -> None:
+def test_the_views_of_the_end() -> None:
     lines = told("cluster 3", "submit A x APPEND k x", "settle", "history\nlog A\nagreement")
     assert lines == [
         "x at A: APPEND k x: 1",
@@ -99,6 +104,47 @@ def test_two_replicas_that_ran_conflicting_commands_in_two_orders_are_found() ->
         "state k=x at A B C",
         "agreed",
     ]
+
+
+def two_commands() -> Narrator:
+    """x and y of A and B, in this order everywhere."""
+    told = Narrator(3)
+    for site, name in ((0, "x"), (1, "y")):
+        told.event(lambda site=site, name=name: told.submit(site, name, append("k", name), stream=1, timeout_us=10**9))
+        told.cluster.settle()
+    assert agreement.report(told)[-1] == "agreed"
+    return told
+
+
+def test_two_decisions_of_one_id_are_wrong() -> None:
+    told = two_commands()
+    told.cluster.decided[X][NOP, NONE] = {2}
+    report = agreement.report(told)
+    assert report[-1] == "WRONG: x was decided in 2 ways"
+    assert "x is NOP dep={} at C" in report
+
+
+def test_conflicting_commands_of_which_neither_depends_on_the_other_are_wrong() -> None:
+    told = two_commands()
+    ((payload, _),) = told.cluster.decided[Y]
+    told.cluster.decided[Y] = {(payload, NONE): {0, 1, 2}}
+    assert agreement.report(told)[-1] == "WRONG: x and y conflict, and neither depends on the other"
+
+
+def test_conflicting_commands_in_two_orders_are_wrong() -> None:
+    told = two_commands()
+    told.cluster.sites[2].groups.reverse()
+    report = agreement.report(told)
+    assert report[-1] == "WRONG: x and y ran in both orders"
+    assert "order x y at A B" in report and "order y x at C" in report
+
+
+def test_a_replica_that_finds_something_wrong_stops_and_says_so() -> None:
+    told = two_commands()
+    wrong = Commit(id=X, payload=NOP, dep=NONE)
+    (line,) = told.event(lambda: told.cluster.turn(2, Receive(peer=0, message=wrong)), brief=True)
+    assert line.startswith("C  stops: AssertionError: agreement violated at 0.1")
+    assert not told.cluster.sites[2].up
 
 
 def test_raft_is_told_in_its_own_words() -> None:
@@ -167,9 +213,6 @@ def test_the_command_line_compares_and_rewrites(tmp_path: Path, capsys: pytest.C
 
 
 # ------------------------------------------------------------------------------------------------- written by a program
-
-X = InstanceId(0, 1, 0)
-NONE = (0, 0, 0)
 
 
 def test_a_scenario_is_written_from_events(tmp_path: Path) -> None:
