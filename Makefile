@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sim sim-long mutants powercut redis-diff docs clean
+.PHONY: help demo test lint bench sim sim-long model model-deep mutants powercut redis-diff docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,14 @@ sim: $(STAMP)  ## 20 000 seeds of the simulator: ten minutes on two processors
 
 sim-long: $(STAMP)  ## five times as many: about an hour
 	@$(BIN)/epaxos sim --seeds 1..100000 $(ARGS)
+
+model: $(STAMP)  ## every state of small scopes, and a million walks: a quarter of an hour on two processors
+	@$(BIN)/epaxos model --scope commit --scope recovery --scope same-lane --scope restart --scope same-lane-restart --scope three
+	@$(BIN)/epaxos model --walks 1000000 --replicas 5 --jobs 2
+	@$(BIN)/epaxos model --walks 100000 --replicas 7 --jobs 2
+
+model-deep: $(STAMP)  ## two recoveries, and a disk that takes its time, to the end or to 100 million states (16 GB)
+	@$(BIN)/epaxos model --scope three-recovery --scope recovery-restart --scope slow-disk --scope deep --states-max 100000000
 
 mutants: $(STAMP)  ## known bugs put in on purpose: the simulator must find each
 	@$(BIN)/epaxos mutants $(ARGS)

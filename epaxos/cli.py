@@ -266,6 +266,53 @@ def sim(
 
 
 @cli.command()
+@click.option("--scope", "scopes", multiple=True, metavar="NAME", help="Explore this one; may be given several times.")
+@click.option("--list", "listing", is_flag=True, help="Say what scopes there are.")
+@click.option("--states-max", type=click.IntRange(min=1), help="With --scope: stop after about so many states.")
+@click.option("--walks", type=click.IntRange(min=1), metavar="N", help="Take N random walks instead.")
+@click.option("--replicas", type=click.IntRange(3, 9), default=5, show_default=True, help="With --walks: how many.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="With --walks: of all of them.")
+@click.option(
+    "--first", type=click.IntRange(min=0), default=0, show_default=True, help="With --walks: the number of the first."
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="With --walks: processes.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    default=".",
+    show_default=True,
+    help="Where the scenario file of a violation goes.",
+)
+@json_option
+def model(
+    scopes: Sequence[str],
+    listing: bool,
+    states_max: int | None,
+    walks: int | None,
+    replicas: int,
+    seed: int,
+    first: int,
+    jobs: int,
+    out: Path,
+    as_json: bool,
+) -> int:
+    """Visit every state of small scopes (two commands, three replicas), or walk at random through larger ones.
+
+    A violation comes out as a scenario file, and the command fails.
+
+    Example: epaxos model --scope recovery
+    """
+    from epaxos.commands import model as module
+
+    console = Console(as_json)
+    if walks is not None:
+        return module.walk(n=replicas, count=walks, first=first, seed=seed, jobs=jobs, out=out, console=console)
+    if listing or not scopes:
+        return module.describe(console)
+    return module.explore(scopes, states_max=states_max, out=out, console=console)
+
+
+@cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--quick", is_flag=True, help="Only those that every change is checked with.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), help="Only those of runs of this protocol.")

@@ -13,7 +13,7 @@ little with every registration, at least four times as fast as the new one can f
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from layout cimport (
     BATCH_HEADER,
@@ -140,6 +140,23 @@ cdef class ConflictIndex:
         if 0 <= skip_lane < self.n:
             self.deps[skip_lane] = 0
         return self.vector()
+
+    def copy(self):
+        """See `deps.PyConflictIndex.copy`."""
+        cdef ConflictIndex twin = ConflictIndex(self.n)
+        cdef uint32_t number
+        cdef uint64_t key_hash, mix
+        cdef size_t at = 0
+        memcpy(twin.all, self.all, 4 * <size_t>self.n * sizeof(uint64_t))
+        for number in range(<uint32_t>self.keys):
+            twin.room_to_insert(1)
+            key_hash = self.block(number)[0]
+            mix = mixed(key_hash)
+            twin.probe(twin.table, twin.bits, mix, key_hash, &at)
+            twin.keys += 1
+            twin.table[at] = mix >> 32 << 32 | twin.keys
+            memcpy(twin.block(number), self.block(number), self.stride * sizeof(uint64_t))
+        return twin
 
     def __len__(self):
         return self.keys

@@ -39,13 +39,14 @@ def show(mutants: tuple[Mutant, ...], *, times: int, seeds_max: int, jobs: int, 
     columns = [
         Column("mutant", right=False),
         Column("verdict", right=False),
-        Column("seeds"),
+        Column("seeds\nor walks"),
         Column("killed by", right=False),
     ]
     value = [
         {
             "mutant": mutant.name,
             "story": mutant.story,
+            "where": mutant.where,
             "seeds": [hunt.seeds for hunt in of_it],
             "killed_by": [hunt.killed_by for hunt in of_it],
         }

@@ -1,6 +1,7 @@
 """Run seeds in a process in which some lines of the package say something else.
 
-    python sabotage.py '{"edits": [[module, old, new], …], "seeds": [first, last], "n": 5, "protocol": "epaxos"}'
+    python sabotage.py '{"edits": [[module, old, new], …], "seeds": [first, last], "n": 5, "where": "seeds",
+                         "protocol": "epaxos"}'
 
 Run as a script, so that the edits are in place before anything of `epaxos` is imported. The first violation, or the
 end of the seeds, is printed as one line of JSON. `mutants/hunt.py` is the other end.
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, Final
 
 Edit = tuple[str, str]
 
@@ -65,15 +66,33 @@ def main(argument: str) -> None:
     if "scenario" in task:
         print(json.dumps({"told": _told(Path(task["scenario"]))}))
         return
+    first, last = task["seeds"]
+    seed, violation = _LOOK[task["where"]](task, first, last)
+    print(json.dumps({"seed": seed, "violation": violation}))
+
+
+Verdict = tuple[int | None, str | None]
+"""(the seed that failed, its violation), or nothing of both"""
+
+
+def _seeds(task: dict[str, Any], first: int, last: int) -> Verdict:
     from epaxos.testing.seeds import run_seed
 
-    first, last = task["seeds"]
     for seed in range(first, last + 1):
         result = run_seed(seed, protocol=task["protocol"], n=task["n"])
         if result.violations:
-            print(json.dumps({"seed": seed, "violation": result.violations[0]}))
-            return
-    print(json.dumps({"seed": None, "violation": None}))
+            return seed, result.violations[0]
+    return None, None
+
+
+def _walks(task: dict[str, Any], first: int, last: int) -> Verdict:
+    from epaxos.testing.model.walks import Walker
+
+    summary = Walker(task["n"], 0, inside=False).run(first, last - first + 1)
+    return summary.number, None if summary.violation is None else str(summary.violation)
+
+
+_LOOK: Final = {"seeds": _seeds, "walks": _walks}
 
 
 def _told(path: Path) -> str:

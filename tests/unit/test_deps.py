@@ -167,6 +167,22 @@ def test_registration_is_idempotent_and_takes_any_order(index_class: Any) -> Non
 
 
 @both
+def test_a_copy_goes_its_own_way(index_class: Any) -> None:
+    index = index_class(N)
+    for slot in range(1, 1_200):
+        index.register(at(0, slot), writes(slot))
+    index.register(at(1, 1), touching((A, WHOLE)))
+    twin = index.copy()
+    twin.register(at(2, 7), reads(17))
+    index.register(at(2, 5), writes(18))
+    assert len(twin) == 1_199 and index.conflicts(writes(17)) == (17, 1, 0) and twin.conflicts(writes(17)) == (17, 1, 7)
+    assert index.conflicts(reads(18)) == (18, 1, 5) and twin.conflicts(reads(18)) == (18, 1, 0)
+    assert [twin.conflicts(writes(slot)) for slot in range(20, 1_200)] == [
+        index.conflicts(writes(slot)) for slot in range(20, 1_200)
+    ]
+
+
+@both
 def test_looking_registers_nothing(index_class: Any) -> None:
     index = index_class(N)
     assert index.conflicts(writes(A)) == (0, 0, 0)

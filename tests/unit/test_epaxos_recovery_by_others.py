@@ -93,6 +93,23 @@ def test_s7_a_stale_quorum_is_given_up_by_itself() -> None:
         assert decision(cluster, C, id_) == decision(cluster, D, id_) == decision(cluster, E, id_) is not None
 
 
+def test_who_falls_silent_before_validating_is_not_waited_for_for_ever() -> None:
+    cluster = ByHand(5)
+    lead(cluster, A, "x", C, D)
+    cluster.crash(A)
+    recover(cluster, D, X, C, E)
+    assert cluster.pick(Validate, source=D, target=C)
+    ballot = cluster.sites[D].protocol.state.live[X].bal
+    cluster.crash(C)
+    for _ in range(8):
+        cluster.pass_on(Validate)
+        cluster.pass_on(ValidateOK)
+        cluster.wait(RETRY_US)
+    assert cluster.sites[D].protocol.state.live[X].bal > ballot, "W5: still waiting for C"
+    cluster.heal()
+    assert decision(cluster, D, X) == decision(cluster, B, X) == ("value", (0,) * 5)
+
+
 def test_a_live_coordinator_is_asked_before_its_command_is_given_up() -> None:
     cluster = ByHand(3)
     cluster.submit(A, append("k", "x"))

@@ -90,6 +90,14 @@ class PyConflictIndex:
             deps[skip_lane] = 0
         return tuple(deps)
 
+    def copy(self) -> PyConflictIndex:
+        """The same index; neither sees what is registered in the other from here."""
+        twin = PyConflictIndex(self._n)
+        twin._keys = {key_hash: (writes[:], reads[:]) for key_hash, (writes, reads) in self._keys.items()}
+        twin._all = (self._all[0][:], self._all[1][:])
+        twin._whole = (self._whole[0][:], self._whole[1][:])
+        return twin
+
     def __len__(self) -> int:
         """How many keys are held."""
         return len(self._keys)

@@ -189,6 +189,10 @@ class Lead:
             self.submit(batch, deadline_us)
         self._grant(own)
 
+    def proposed_again(self) -> list[BatchNumber]:
+        """The batches that wait for a place in the window, because their first id became a Nop."""
+        return [batch.name for batch, _ in self._again]
+
     # -- links lose
 
     def retransmit(self) -> None:

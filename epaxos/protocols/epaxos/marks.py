@@ -18,6 +18,13 @@ class Watermarks:
     def __contains__(self, id_: InstanceId) -> bool:
         return id_.slot <= self.low[id_.lane] or id_.slot in self._beyond[id_.lane]
 
+    def copy(self) -> Watermarks:
+        """The same set, to grow on its own."""
+        twin = Watermarks(0)
+        twin.low = self.low[:]
+        twin._beyond = [beyond.copy() for beyond in self._beyond]
+        return twin
+
     def add(self, id_: InstanceId) -> None:
         """Put `id_` in; idempotent."""
         low, beyond = self.low[id_.lane], self._beyond[id_.lane]

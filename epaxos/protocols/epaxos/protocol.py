@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from epaxos.command import Payload
 from epaxos.ids import InstanceId, ReplicaId
@@ -22,11 +22,11 @@ from epaxos.messages import (
     ValidateOK,
     Waiting,
 )
-from epaxos.protocols.epaxos import accept, vote
+from epaxos.protocols.epaxos import accept, image, vote
 from epaxos.protocols.epaxos.lead import Lead
 from epaxos.protocols.epaxos.query import Query
 from epaxos.protocols.epaxos.recover import Recoverer, on_waiting
-from epaxos.protocols.epaxos.state import Instance, Own, Phase, State
+from epaxos.protocols.epaxos.state import EPOCH, Instance, Own, Phase, State
 from epaxos.protocols.epaxos.trigger import TURN, Trigger
 from epaxos.protocols.epaxos.validate import on_validate
 from epaxos.protocols.interface import (
@@ -60,46 +60,23 @@ class EPaxos(Protocol):
     """One replica's EPaxos* (mode M): dependencies only, separate `bal` and `abal`, `initDep` in every PreAccept."""
 
     def __init__(self, config: ProtocolConfig, rng: Random, log: LogView) -> None:
+        self._config = config
         self.state = State(config, rng, log)
         self.lead = Lead(self.state)
         self.query = Query(self.state)
         self.recovery = Recoverer(self.state)
         self.trigger = Trigger(self.state, self.recovery)
         self._blocked: tuple[InstanceId, ...] = ()
-        self._events: dict[type, Callable[[Any], None]] = {
-            Start: self._start,
-            Propose: lambda e: self.lead.submit(e.batch, e.deadline_us),
-            Receive: self._receive,
-            Durable: self._durable,
-            Executed: self._executed,
-            Blocked: self._on_blocked,
-            Wake: self._wake,
-            PeerUp: self._peer_up,
-            PeerDown: self._peer_down,
-            Rtt: self._rtt,
-        }
-        self._messages: dict[type[Message], Callable[[ReplicaId, Any], None]] = {
-            PreAccept: self._preaccept,
-            PreAcceptOK: self.lead.on_preaccept_ok,
-            Accept: lambda peer, m: self._maybe_chosen(vote.on_accept(self.state, peer, m)),
-            AcceptOK: lambda peer, m: self._maybe_chosen(vote.on_accept_ok(self.state, peer, m)),
-            Commit: self._commit,
-            Recover: lambda peer, m: accept.on_recover(self.state, peer, m),
-            RecoverOK: self.recovery.on_recover_ok,
-            Validate: lambda peer, m: on_validate(self.state, peer, m),
-            ValidateOK: self.recovery.on_validate_ok,
-            Waiting: lambda peer, m: on_waiting(self.state, m),
-            Nack: lambda peer, m: self.recovery.on_nack(m),
-            CommitQuery: self.query.on_query,
-        }
 
     def step(self, now: Now, event: Event) -> list[Effect]:
-        state = self.state
-        state.now = now
-        self._events[type(event)](event)
+        self.state.now = now
+        _EVENTS[type(event)](self, event)
         if self.recovery.active:
             self.recovery.look_again()
-        effects, state.effects = state.effects, []
+        return self._effects()
+
+    def _effects(self) -> list[Effect]:
+        effects, self.state.effects = self.state.effects, []
         return effects
 
     # -- life
@@ -201,9 +178,9 @@ class EPaxos(Protocol):
     def _receive(self, event: Receive) -> None:
         if self.state.gone:
             self.state.heard_of(event.peer)
-        handler = self._messages.get(type(event.message))
+        handler = _MESSAGES.get(type(event.message))
         if handler is not None:
-            handler(event.peer, event.message)
+            handler(self, event.peer, event.message)
 
     def _preaccept(self, peer: ReplicaId, message: PreAccept) -> None:
         accept.on_preaccept(self.state, peer, message)
@@ -238,6 +215,43 @@ class EPaxos(Protocol):
         if instance.id.lane == self.state.me:
             self.lead.settled(instance)
 
+    # -- for the model, which chooses when
+
+    def recoverable(self) -> list[InstanceId]:
+        """The undecided ids that some timing would make this replica recover now: those that it has heard of, that
+        stand under something it has decided, or that a recovery of its own waits for."""
+        state = self.state
+        ids = {InstanceId(EPOCH, slot, lane) for lane in range(state.n) for slot in range(1, state.highest[lane] + 1)}
+        for instance in state.live.values():
+            if instance.phase is Phase.COM:
+                ids |= {InstanceId(EPOCH, s, lane) for lane, dep in enumerate(instance.dep) for s in range(1, dep + 1)}
+        ids.update(self.recovery.needs())
+        return sorted(id_ for id_ in ids if self.trigger.is_idle(id_) or self.recovery.waits(id_))
+
+    def recover(self, now: Now, id_: InstanceId) -> list[Effect]:
+        """Lead a fresh ballot of `id_` now, instead of when `trigger` thinks it time."""
+        self.state.now = now
+        self.recovery.start([self.state.touch(id_)])
+        return self._effects()
+
+    def resend(self, now: Now) -> list[Effect]:
+        """Send again, now, whatever others have not answered."""
+        self.state.now = now
+        for peer in self.state.others:
+            self.lead.link_up(peer)
+        self.recovery.resend()
+        return self._effects()
+
+    def copy(self, log: LogView) -> EPaxos:
+        """The same protocol in the same state, reading `log`; neither sees what happens to the other from here."""
+        state = self.state
+        twin = EPaxos(self._config, state.rng, log)
+        image.copy_state(state, twin.state)
+        roles = (self.lead, self.query, self.recovery, self.trigger)
+        image.copy_roles(roles, (twin.lead, twin.query, twin.recovery, twin.trigger))
+        twin._blocked = self._blocked
+        return twin
+
     # -- views
 
     def recall(self, id_: InstanceId) -> tuple[Payload, Order] | None:
@@ -261,4 +275,33 @@ class EPaxos(Protocol):
         }
 
     def digest(self) -> bytes:
-        return self.state.digest()
+        return image.digest(self.state, self.lead, self.recovery)
+
+
+_EVENTS: Final[dict[type, Callable[[EPaxos, Any], None]]] = {
+    Start: EPaxos._start,
+    Propose: lambda self, e: self.lead.submit(e.batch, e.deadline_us),
+    Receive: EPaxos._receive,
+    Durable: EPaxos._durable,
+    Executed: EPaxos._executed,
+    Blocked: EPaxos._on_blocked,
+    Wake: EPaxos._wake,
+    PeerUp: EPaxos._peer_up,
+    PeerDown: EPaxos._peer_down,
+    Rtt: EPaxos._rtt,
+}
+
+_MESSAGES: Final[dict[type[Message], Callable[[EPaxos, ReplicaId, Any], None]]] = {
+    PreAccept: EPaxos._preaccept,
+    PreAcceptOK: lambda self, peer, m: self.lead.on_preaccept_ok(peer, m),
+    Accept: lambda self, peer, m: self._maybe_chosen(vote.on_accept(self.state, peer, m)),
+    AcceptOK: lambda self, peer, m: self._maybe_chosen(vote.on_accept_ok(self.state, peer, m)),
+    Commit: EPaxos._commit,
+    Recover: lambda self, peer, m: accept.on_recover(self.state, peer, m),
+    RecoverOK: lambda self, peer, m: self.recovery.on_recover_ok(peer, m),
+    Validate: lambda self, peer, m: on_validate(self.state, peer, m),
+    ValidateOK: lambda self, peer, m: self.recovery.on_validate_ok(peer, m),
+    Waiting: lambda self, peer, m: on_waiting(self.state, m),
+    Nack: lambda self, peer, m: self.recovery.on_nack(m),
+    CommitQuery: lambda self, peer, m: self.query.on_query(peer, m),
+}

@@ -42,6 +42,8 @@ class Recovery:
     resent: int = 0
     """How often it was sent again in this stage."""
     stage: Stage = Stage.EVIDENCE
+    since_us: int = 0
+    """When the stage began."""
     replies: dict[ReplicaId, RecoverOK] = field(default_factory=dict)
     patient: bool = True
     """More than a slow quorum may still answer, which makes waiting for competitors rarer."""
@@ -58,10 +60,15 @@ class Recovery:
     against: dict[InstanceId, bool] = field(default_factory=dict)
     """I: id -> is it committed somewhere."""
 
+    @property
+    def needs_all_of_q(self) -> bool:
+        """Can one silent member of Q hold this stage up for ever?"""
+        return self.stage is Stage.VALIDATION or self.stage is Stage.COMPETITORS
+
     def enter(self, stage: Stage, now_us: int) -> None:
         """Begin the next stage."""
         self.stage = stage
-        self.sent_us = now_us
+        self.sent_us = self.since_us = now_us
         self.resent = 0
 
 
@@ -231,6 +238,12 @@ class Recoverer:
             elif instance.recovery.stage is Stage.COMPETITORS:
                 self._judge(instance)
 
+    def waits(self, id_: InstanceId) -> bool:
+        """Does this replica lead a recovery of `id_` that may have to start over (W5)?"""
+        instance = self.state.live.get(id_)
+        recovery: Recovery | None = None if instance is None else instance.recovery
+        return recovery is not None and recovery.needs_all_of_q
+
     def needs(self) -> list[InstanceId]:
         """Ids that must be driven to a decision because a recovery waits for them."""
         waiting = (self.state.live[i].recovery for i in self.active if i in self.state.live)
@@ -258,9 +271,9 @@ class Recoverer:
             instance.lead.lead0 = False
 
     def retransmit(self) -> None:
-        """Send again what was not answered for a round trip, then for two, …. A wait that lasts too long starts over
-        with a fresh ballot: a member of its quorum may have crashed since (W5, S7)."""
-        state = self.state
+        """Send again what was not answered for a round trip, then for two, …. A wait for all of Q, or for competitors,
+        that lasts too long starts over with a fresh ballot: a member of Q may have crashed since (W5, S7)."""
+        state, now_us = self.state, self.state.now.mono_us
         patience_us = state.round_trip_us()
         again: dict[tuple[ReplicaId, ...], list[Instance]] = {}
         stale: list[Instance] = []
@@ -269,17 +282,32 @@ class Recoverer:
             recovery: Recovery | None = None if instance is None else instance.recovery
             if instance is None or recovery is None:
                 del self.active[id_]
+            elif recovery.needs_all_of_q and now_us - recovery.since_us >= patience_us + self.back_off_us(id_):
+                stale.append(instance)
             elif recovery.stage is Stage.COMPETITORS:
-                if state.now.mono_us - recovery.sent_us >= patience_us + self.back_off_us(id_):
-                    stale.append(instance)
-                else:
-                    self._tell_waiting(instance)
+                self._tell_waiting(instance)
             elif state.is_overdue(recovery.sent_us, recovery.resent) and state.may_send_again(instance):
                 self._send_again(instance, recovery, again)
+        self._send_ranges(again)
+        self.start(stale)
+
+    def resend(self) -> None:
+        """Send again whatever was not answered, however short ago it was sent."""
+        again: dict[tuple[ReplicaId, ...], list[Instance]] = {}
+        for id_ in list(self.active):
+            instance = self.state.live.get(id_)
+            recovery: Recovery | None = None if instance is None else instance.recovery
+            if instance is not None and recovery is not None:
+                if recovery.stage is Stage.COMPETITORS:
+                    self._tell_waiting(instance)
+                else:
+                    self._send_again(instance, recovery, again)
+        self._send_ranges(again)
+
+    def _send_ranges(self, again: dict[tuple[ReplicaId, ...], list[Instance]]) -> None:
         for peers, instances in again.items():
             for message in _ranges(instances):
-                state.send(peers, message, after=max(instance.mark for instance in instances))
-        self.start(stale)
+                self.state.send(peers, message, after=max(instance.mark for instance in instances))
 
     def _send_again(
         self, instance: Instance, recovery: Recovery, again: dict[tuple[ReplicaId, ...], list[Instance]]

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 import heapq
 import struct
 from collections import deque
@@ -187,7 +186,8 @@ class State:
         self.effects: list[Effect] = []
         self.due: deque[tuple[int, InstanceId, Own, Ballot]] = deque()
         """(mark, id, what, ballot): what this replica said to itself, which counts once the mark is durable."""
-        self._evictable: list[tuple[int, InstanceId]] = []
+        self.evictable: list[tuple[int, InstanceId]] = []
+        """(mark, id) of executed instances that leave memory once the mark is durable; a heap."""
 
     # -- instances
 
@@ -254,12 +254,12 @@ class State:
             if instance.mark <= self.durable:
                 del self.live[id_]
             else:
-                heapq.heappush(self._evictable, (instance.mark, id_))
+                heapq.heappush(self.evictable, (instance.mark, id_))
 
     def evict(self) -> None:
         """Forget executed instances whose decision has become durable."""
-        while self._evictable and self._evictable[0][0] <= self.durable:
-            del self.live[heapq.heappop(self._evictable)[1]]
+        while self.evictable and self.evictable[0][0] <= self.durable:
+            del self.live[heapq.heappop(self.evictable)[1]]
 
     # -- effects
 
@@ -357,16 +357,3 @@ class State:
         """Is it time to send something again? Ever later: the round trip may be longer than it was ever measured, and
         copies that gather on a slow link make it slower."""
         return self.now.mono_us - sent_us >= self.round_trip_us() << min(resent, RESEND_DOUBLINGS_MAX)
-
-    def digest(self) -> bytes:
-        """A hash of the durable and the deciding volatile state."""
-        hash_ = hashlib.blake2b(digest_size=16)
-        for id_ in sorted(self.live):
-            instance = self.live[id_]
-            batch = b"" if instance.batch is None else instance.batch.data
-            votes = sorted((key, sorted(voters)) for key, voters in instance.votes.items())
-            roles = (instance.lead, instance.recovery)
-            hash_.update(repr((id_, instance.durable_state(), batch, votes, roles)).encode())
-        marks = (self.executed.state(), self.decided.state(), self.highest, self.mark, self.durable)
-        hash_.update(repr(marks).encode())
-        return hash_.digest()

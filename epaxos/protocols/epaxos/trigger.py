@@ -49,7 +49,7 @@ class Trigger:
         start = []
         for id_, times in asked:
             enough = ASKS_IF_GONE if id_.lane in self.state.gone else ASKS_IF_ALIVE
-            if (times >= enough or self.state.eager) and self._is_idle(id_) and self._my_turn(id_):
+            if (times >= enough or self.state.eager) and self.is_idle(id_) and self._my_turn(id_):
                 start.append(self.state.touch(id_))
         self.recoverer.start(start)
 
@@ -60,7 +60,7 @@ class Trigger:
             return
         start, later = [], []
         for id_, instance in state.live.items():
-            if id_.lane in state.gone and instance.batch is not None and self._is_idle(id_):
+            if id_.lane in state.gone and instance.batch is not None and self.is_idle(id_):
                 if self._my_turn(id_):
                     start.append(instance)
                 else:
@@ -72,7 +72,7 @@ class Trigger:
 
     def own(self, ids: Iterable[InstanceId]) -> None:
         """Own ids that this incarnation may not finish at ballot 0 and nobody seems to finish for it."""
-        self.recoverer.start([self.state.live[i] for i in ids if self._is_idle(i) and self._my_turn(i)])
+        self.recoverer.start([self.state.live[i] for i in ids if self.is_idle(i) and self._my_turn(i)])
 
     def gaps(self) -> None:
         """Look whether a lane's watermark has stood still for long below something decided or heard of."""
@@ -89,10 +89,10 @@ class Trigger:
         ids = []
         for first, last in self.state.decided.gaps(lane, self.state.highest[lane], GAP_IDS):
             ids += [InstanceId(EPOCH, slot, lane) for slot in range(first, min(last, first + GAP_IDS - 1) + 1)]
-        due = [i for i in ids[:GAP_IDS] if self._is_idle(i) and self._my_turn(i)]
+        due = [i for i in ids[:GAP_IDS] if self.is_idle(i) and self._my_turn(i)]
         self.recoverer.start([self.state.touch(i) for i in due])
 
-    def _is_idle(self, id_: InstanceId) -> bool:
+    def is_idle(self, id_: InstanceId) -> bool:
         """Undecided, and not being led by this replica at any ballot."""
         instance: Instance | None = self.state.get(id_)
         if instance is None:

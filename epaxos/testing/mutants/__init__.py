@@ -3,8 +3,8 @@
 A simulator that lets one live is not yet a simulator. `epaxos mutants` hunts them; each dies by what a run looks like
 from outside (agreement, order, linearizability, durability, liveness), never by a check beside the sabotage.
 
-`epaxos.py` and `raft.py` hold the bugs of a protocol, `engine.py` and `sessions.py` those of what all protocols run
-on.
+`epaxos.py` and `raft.py` hold the bugs of a protocol, `recovery.py` those that die in the walks of the model,
+`engine.py` and `sessions.py` those of what all protocols run on.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from epaxos.testing.mutants.engine import ENGINE
 from epaxos.testing.mutants.epaxos import EPAXOS
 from epaxos.testing.mutants.hunt import HUNT_STRIDE, Hunt, hunt, hunts, row, told_under
 from epaxos.testing.mutants.raft import RAFT
+from epaxos.testing.mutants.recovery import RECOVERY
 from epaxos.testing.mutants.sessions import SESSIONS
 
 __all__ = ["MUTANTS", "Mutant", "Hunt", "HUNT_STRIDE", "hunt", "hunts", "row", "told_under"]
 
-MUTANTS: Final[tuple[Mutant, ...]] = (*EPAXOS, *ENGINE, *SESSIONS, *RAFT)
+MUTANTS: Final[tuple[Mutant, ...]] = (*EPAXOS, *RECOVERY, *ENGINE, *SESSIONS, *RAFT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,8 @@ class Mutant:
     """(module, the text that stands there exactly once, what stands there instead)"""
     pure: bool = False
     """The edit is in a pure twin, so the compiled one must not be used."""
+    where: Literal["seeds", "walks"] = "seeds"
+    """What it is hunted in: seeds of whole engines, or random walks of the model."""
     protocol: str = "epaxos"
     n: int = 5
     quick: bool = False

@@ -200,7 +200,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
             (_EPAXOS + "protocol", "            self.query.sweep()\n", ""),
             (_EPAXOS + "protocol", "            self.trigger.gaps()\n", ""),
             (_EPAXOS + "protocol", "        self.query.catch_up(event.peer)\n", ""),
-            (_EPAXOS + "protocol", "Blocked: self._on_blocked,", "Blocked: lambda e: None,"),
+            (_EPAXOS + "protocol", "Blocked: EPaxos._on_blocked,", "Blocked: lambda self, e: None,"),
         ),
     ),
     Mutant(

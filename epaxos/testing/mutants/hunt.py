@@ -21,6 +21,9 @@ _SABOTAGE: Final = Path(__file__).parents[1] / "sabotage.py"
 HUNT_STRIDE: Final = 100_000
 """Hunts of one mutant look at seeds this far apart, so that none of them meets a seed of another."""
 
+WALKS_A_SEED: Final = 50
+"""A walk of the model costs as much less than a seed of whole engines; so hunts of either kind cost the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hunt:
@@ -28,7 +31,7 @@ class Hunt:
 
     mutant: Mutant
     seeds: int
-    """How many seeds were run, the killing one included."""
+    """How many seeds (or walks) were run, the killing one included."""
     killed_by: str | None
     """The violation, or None: it lives."""
     seed: int | None
@@ -36,17 +39,20 @@ class Hunt:
 
 
 def hunt(mutant: Mutant, *, first: int, seeds_max: int) -> Hunt:
-    """Run seeds from `first` on in a sabotaged process, until one of them kills the mutant."""
+    """Run seeds from `first` on in a sabotaged process, or `WALKS_A_SEED` times as many walks, until one of them kills
+    the mutant."""
     begun = time.perf_counter()
+    tries = seeds_max * WALKS_A_SEED if mutant.where == "walks" else seeds_max
     task = {
         "edits": mutant.edits,
-        "seeds": [first, first + seeds_max - 1],
+        "seeds": [first, first + tries - 1],
         "n": mutant.n,
+        "where": mutant.where,
         "protocol": mutant.protocol,
     }
     found = _sabotaged(mutant, task)
     seed = found["seed"]
-    tried = seeds_max if seed is None else seed - first + 1
+    tried = tries if seed is None else seed - first + 1
     return Hunt(mutant, tried, found["violation"], seed, time.perf_counter() - begun)
 
 
