@@ -23,7 +23,7 @@ from epaxos.client.link import ResponseError as ResponseError, Word as Word, enc
 from epaxos.client.route import Connect, Route, open_tcp
 from epaxos.config import Config
 from epaxos.errors import Rejected, Unknown
-from epaxos.gateway.table import TABLE
+from epaxos.gateway.table import TABLE, Spec
 from epaxos.session import Numbers
 
 _PAUSE_S: Final = 0.05
@@ -86,6 +86,8 @@ class Client(Commands):
         if not words:
             raise ValueError("a command has at least one word")
         flags = _flags(words[0])
+        if _is_of_a_connection(words[0]):
+            raise ValueError(f"{words[0]!r} changes a connection, and everybody who uses this client shares one")
         if "readonly" in flags and self._retry_s:
             return await self._ask_again(words)
         if "write" in flags and self._retry_s:
@@ -168,7 +170,20 @@ class Client(Commands):
             return
 
 
-def _flags(word: Word) -> tuple[str, ...]:
+_OF_A_CONNECTION: Final = frozenset({b"hello", b"quit", b"reset"})
+
+
+def _spec(word: Word) -> Spec | None:
     name = word if isinstance(word, bytes) else str(word).encode()
-    spec = TABLE.get(name.lower())
+    return TABLE.get(name.lower())
+
+
+def _flags(word: Word) -> tuple[str, ...]:
+    spec = _spec(word)
     return spec.flags if spec is not None else ()
+
+
+def _is_of_a_connection(word: Word) -> bool:
+    """Does the command mean a connection, as those of transactions do?"""
+    spec = _spec(word)
+    return spec is not None and (spec.group == "transactions" or spec.name.encode() in _OF_A_CONNECTION)

@@ -107,12 +107,11 @@ class Transactions:
             return [_EXEC_ALONE]
         if self._lost:
             return [*self.forget(), _ABORTED]
-        self._queue = None
         first = next((each[0] for each in queue if _is_command(each)), None)
         if not self._watched and first is None:
+            self._queue = None
             return [Refused(replies.array(map(self._literal, queue)))]
         watched = list(self._watched)
-        self._watched.clear()
         # A reply that is known already takes the key of something else in the transaction: it touches nothing more.
         if watched or first is None:
             place = Entry(Op.SAY, READ, watched[0], b"")
@@ -123,7 +122,11 @@ class Transactions:
             for each in queue
         ]
         command = exec_command(Op.EXEC, Op.WATCH, self._watcher if watched else _NOBODY, watched, commands)
-        return [too_large(command, self._limits) or Run(encode_run(self._secret, [command]), 1)]
+        if refused := too_large(command, self._limits):
+            return [*self.forget(), refused]
+        self._queue = None
+        self._watched.clear()
+        return [Run(encode_run(self._secret, [command]), 1)]
 
     def _discard(self, item: Local) -> list[Step]:
         return [_DISCARD_ALONE] if self._queue is None else [*self.forget(), _OK]

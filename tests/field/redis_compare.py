@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, Final, NamedTuple, Self
 
 import hiredis
@@ -213,15 +214,19 @@ def run_corpus(comparison: Comparison) -> set[bytes]:
                 comparison.ask([(b"reset",)], at)
                 comparison.greet(dialect, at)
             comparison.ask([(b"flushall",)])
-            for line in lines:
-                at = 1 if line.startswith("B: ") else 0
-                words = tuple(map(_word, line.removeprefix("B: ").split(" ")))
-                met.add(words[0].lower())
+            for at, chunk in groupby(map(_told, lines), lambda told: told[0]):
+                commands = [words for _, words in chunk]
+                met |= {words[0].lower() for words in commands}
                 try:
-                    comparison.ask([words], at)
+                    comparison.ask(commands, at)
                 except Unequal as error:
                     raise Unequal(f"{title}, RESP{dialect.decode()}: {error}") from None
     return met
+
+
+def _told(line: str) -> tuple[int, Words]:
+    """(which connection, what it says) of a line of the corpus."""
+    return int(line.startswith("B: ")), tuple(map(_word, line.removeprefix("B: ").split(" ")))
 
 
 def _word(text: str) -> bytes:

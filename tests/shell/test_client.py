@@ -189,6 +189,9 @@ async def test_only_bytes_text_and_integers_are_words(word: object) -> None:
 
 async def test_a_command_has_words(cluster: Cluster) -> None:
     async with cluster.client() as kv:
+        for word in ("MULTI", b"watch", "hello", "reset"):
+            with pytest.raises(ValueError, match="everybody who uses this client shares one"):
+                await kv.execute(word)
         with pytest.raises(ValueError, match="at least one word"):
             await kv.execute()
 
