@@ -244,7 +244,7 @@ cdef class Kv:
         self.pure.store.touch(key)
         return 0
 
-    cdef int get_string(self, Part at, Buffer *out) except -1:
+    cdef inline int get_string(self, Part at, Buffer *out) except -1:
         cdef PyObject *value = PyDict_GetItemWithError(self.values, key_of(at))
         return say_bytes(out, WRONG_TYPE) if wrong_type(value) else say_bulk(out, value)
 
