@@ -8,11 +8,13 @@ as they were: that is how a failing seed is shrunk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from epaxos.engine import Limits
 from epaxos.ids import ReplicaId
+from epaxos.messages import TABLE
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 
 LOSS: Final = "loss"
@@ -26,6 +28,7 @@ FLAP: Final = "flap"
 CRASH: Final = "crash"
 BLACKOUT: Final = "blackout"
 AMBUSH: Final = "ambush"
+INTERRUPT: Final = "interrupt"
 PAUSE: Final = "pause"
 CLOCK: Final = "clock"
 SLOW_SYNC: Final = "slow_sync"
@@ -45,6 +48,7 @@ KINDS: Final[dict[str, str]] = {
     CRASH: "a replica dies and restarts on what its disk kept; a majority lives",
     BLACKOUT: "all replicas die at the same moment",
     AMBUSH: "a replica, or all of them, die right after one of their replies",
+    INTERRUPT: "right behind a message of some type its sender dies, is cut off, or stands still",
     PAUSE: "a replica stands still for a while",
     CLOCK: "monotonic clocks run at different speeds, wall clocks jump",
     SLOW_SYNC: "a sync takes up to 30 ms",
@@ -67,6 +71,8 @@ class Strike(NamedTuple):
     victims: tuple[ReplicaId, ...] = ()
     """In the order of preference: a crash takes the first that lives."""
     number: int = 0
+    aimed: bool = False
+    """Is the first victim whoever sent most since the last strike? A leader does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +109,8 @@ class Swarm:
     """How long a peer is silent before a replica is told that its link is down."""
     ambush_replies: tuple[int, ...]
     """After which replies of the run, counted from the first, somebody dies."""
+    interrupts: Mapping[str, tuple[int, ...]]
+    """For some types of messages: the how many-th of the run are the last that their sender sends for a while."""
     limits: Limits
     retry_us: int
     preferred: ReplicaId | None
@@ -124,7 +132,9 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
     drawn = sorted(kind for _, kind in sorted(scores)[:many])
     kinds = tuple(kind for kind in drawn if kind not in without)
     fault_us = between(rng, 600, 2_000) * _MILLISECOND
-    base = log_between(rng, 500, 40_000)
+    # A brisk world has time for many timeouts while faults strike, so for many elections where there is a leader.
+    brisk = pick(rng, (1, 1, 4, 16))
+    base = log_between(rng, 500, 40_000) // brisk
     strikes = [strike for kind in kinds for strike in _strikes(forks, kind, n, fault_us)]
     return Swarm(
         kinds=kinds,
@@ -142,10 +152,11 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
         inputs_max=pick(rng, (1, *7 * (1_000,))),
         codec=chance(rng, 0.25),
         measured=chance(rng, 0.75),
-        down_after_us=log_between(rng, 10_000, 500_000),
+        down_after_us=log_between(rng, 10_000, 500_000) // brisk,
         ambush_replies=_ambushes(forks) if AMBUSH in kinds else (),
+        interrupts=_interrupts(forks) if INTERRUPT in kinds else {},
         limits=_limits(forks),
-        retry_us=log_between(rng, 5_000, 150_000),
+        retry_us=max(2_000, log_between(rng, 5_000, 150_000) // brisk),
         preferred=pick(forks["faults.preferred"], (None, *range(n))),
         eager=chance(forks["faults.eager"], 0.1),
         strikes=tuple(sorted(strikes)),
@@ -160,11 +171,12 @@ def _strength(forks: Forks, kind: str, kinds: tuple[str, ...], low: float, high:
 
 def _delays(forks: Forks, n: int, base: int, slow: bool) -> tuple[tuple[int, ...], ...]:
     rng = forks["faults.delay"]
+    spread = pick(rng, (2, 2, 10))
     matrix = [[0] * n for _ in range(n)]
     for a in range(n):
         for b in range(n):
             if a != b:
-                matrix[a][b] = base + int(base * 2 * rng.random())
+                matrix[a][b] = base + int(base * spread * rng.random())
                 if slow and chance(forks["faults.slow_link"], 0.2):
                     matrix[a][b] *= 10
     return tuple(map(tuple, matrix))
@@ -183,6 +195,17 @@ def _speeds(forks: Forks, n: int, skewed: bool) -> tuple[int, ...]:
 def _ambushes(forks: Forks) -> tuple[int, ...]:
     rng = forks["faults.ambush"]
     return tuple(sorted({between(rng, 1, 60) for _ in range(between(rng, 1, 3))}))
+
+
+def _interrupts(forks: Forks) -> dict[str, tuple[int, ...]]:
+    """Each type of message is as likely as any other, however rare it is, and so is each order of magnitude."""
+    interrupts = {}
+    for kind in TABLE.values():
+        rng = forks[f"faults.interrupt.{kind.__name__}"]
+        if chance(rng, 0.3):
+            numbers = {log_between(rng, 1, 100) for _ in range(between(rng, 1, 3))}
+            interrupts[kind.__name__] = tuple(sorted(numbers))
+    return interrupts
 
 
 def _limits(forks: Forks) -> Limits:
@@ -216,7 +239,8 @@ def _strikes(forks: Forks, kind: str, n: int, fault_us: int) -> list[Strike]:
         at_us = between(rng, 0, fault_us)
         lasts_us = log_between(rng, *often.lasts_us)
         order = sorted(range(n), key=lambda _: rng.random())
-        strikes.append(Strike(at_us, kind, lasts_us, tuple(order), between(rng, 0, 1 << 30)))
+        number = between(rng, 0, 1 << 30)
+        strikes.append(Strike(at_us, kind, lasts_us, tuple(order), number, aimed=bool(number >> 20 & 3)))
     return strikes
 
 
@@ -227,7 +251,7 @@ class _Often(NamedTuple):
 
 _OFTEN: Final[dict[str, _Often]] = {
     SLOW_LINK: _Often((1, 6), (20_000, 500_000)),
-    PARTITION: _Often((1, 6), (20_000, 800_000)),
+    PARTITION: _Often((1, 6), (20_000, 1_500_000)),
     FLAP: _Often((2, 15), (1_000, 200_000)),
     CRASH: _Often((1, 8), (5_000, 800_000)),
     BLACKOUT: _Often((1, 2), (5_000, 300_000)),
@@ -236,5 +260,5 @@ _OFTEN: Final[dict[str, _Often]] = {
     FULL_DISK: _Often((1, 2), (5_000, 300_000)),
 }
 
-STRIKING: Final = frozenset({*_OFTEN, AMBUSH})
+STRIKING: Final = frozenset({*_OFTEN, AMBUSH, INTERRUPT})
 """The kinds that strike at moments; the others are properties of a whole run."""

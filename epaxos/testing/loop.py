@@ -14,12 +14,13 @@ from typing import Final, NamedTuple
 
 from epaxos.ids import ReplicaId
 from epaxos.machines.interface import BatchMachine
+from epaxos.messages import Message
 from epaxos.protocols.interface import PeerDown
 from epaxos.protocols.registry import Factory
 from epaxos.protocols.view import View
 from epaxos.testing import faults
 from epaxos.testing.faults import Strike
-from epaxos.testing.forks import Forks, between, chance, log_between
+from epaxos.testing.forks import Forks, between, chance, log_between, pick
 from epaxos.testing.invariants import ALL, Final as World_at_rest, Invariant, Watch
 from epaxos.testing.kvmodel import KvModel
 from epaxos.testing.node import Node
@@ -76,6 +77,11 @@ class World(Stage):
         self._encore = swarm.encore
         self._end_us = swarm.fault_us + SETTLE_US
         self._ambushes = list(swarm.ambush_replies)
+        self._interrupts = {kind: list(numbers) for kind, numbers in swarm.interrupts.items()}
+        self._sent: Counter[str] = Counter()
+        """Messages so far, by type; kept for those types only that are interrupted."""
+        self._busy = [0] * n
+        """Messages that each replica sent since the last strike."""
         self.clients = Clients(self, forks, swarm.limits.batch_commands, swarm.fault_us, play.make_commands)
         self.clients.on_reply = self._replied
         self.record = Record(play.model, self.clients.commands.keys)
@@ -105,6 +111,10 @@ class World(Stage):
     def _strike(self, strike: Strike) -> None:
         if self._healed:
             return
+        if strike.aimed:
+            busiest = max(range(self.n), key=self._busy.__getitem__)
+            strike = strike._replace(victims=(busiest, *(other for other in strike.victims if other != busiest)))
+        self._busy = [0] * self.n
         self.struck[strike.kind] += 1
         self.trace.line(f"{self.now_us} {strike.kind} {strike.victims} for {strike.lasts_us}")
         node, other = self.nodes[strike.victims[0]], self.nodes[strike.victims[1 % self.n]]
@@ -138,17 +148,20 @@ class World(Stage):
 
     def _partition(self, strike: Strike) -> None:
         cut_off = strike.victims[: 1 + strike.number % max(1, self.n // 2)]
-        rest = [me for me in strike.victims if me not in cut_off]
-        pairs = [(a, b) for a in cut_off for b in rest]
-        shape = strike.number // 8 % 3
-        # Symmetric, nothing gets out, or nothing gets in.
-        cuts = {0: pairs + [(b, a) for a, b in pairs], 1: pairs, 2: [(b, a) for a, b in pairs]}[shape]
+        self._part(cut_off, strike.number // 8 % 4, strike.lasts_us)
+
+    def _part(self, cut_off: tuple[ReplicaId, ...], shape: int, lasts_us: int) -> None:
+        pairs = [(a, b) for a in cut_off for b in range(self.n) if b not in cut_off]
+        # Nothing gets out, nothing gets in, or neither, which is the most usual.
+        back = [(b, a) for a, b in pairs]
+        cuts = (pairs, back, pairs + back, pairs + back)[shape]
         for a, b in cuts:
             self._network.cut(a, b)
+        silence_us = 0 if chance(self._fault_rng, 0.5) else self.swarm.down_after_us
         for a, b in pairs:
             for node, peer in ((self.nodes[a], self.nodes[b]), (self.nodes[b], self.nodes[a])):
-                self.after(self.swarm.down_after_us, self._disconnect, node, peer, peer.life)
-        self.after(strike.lasts_us, self._mend, cuts, pairs)
+                self.after(silence_us, self._disconnect, node, peer, peer.life)
+        self.after(lasts_us, self._mend, cuts, pairs)
 
     def _mend(self, cuts: list[tuple[int, int]], pairs: list[tuple[int, int]]) -> None:
         for a, b in cuts:
@@ -181,6 +194,31 @@ class World(Stage):
         else:
             self._crash_one([self.nodes[victim]], lasts_us)
 
+    def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
+        super().send(source, peers, message)
+        self._busy[source.me] += len(peers)
+        kind = type(message).__name__
+        numbers = self._interrupts.get(kind)
+        if numbers and not self._healed:
+            self._sent[kind] += 1
+            if self._sent[kind] == numbers[0]:
+                numbers.pop(0)
+                self.after(0, self._interrupt, source, source.life)
+
+    def _interrupt(self, node: Node, life: Life) -> None:
+        if self._healed or not node.up or node.life != life:
+            return
+        self.struck[faults.INTERRUPT] += 1
+        lasts_us = log_between(self._fault_rng, 5_000, 1_000_000)
+        self.trace.line(f"{self.now_us} interrupts {life} for {lasts_us}")
+        what = pick(self._fault_rng, (faults.CRASH, faults.CRASH, faults.PARTITION, faults.PAUSE))
+        if what == faults.CRASH:
+            self._crash_one([node], lasts_us)
+        elif what == faults.PARTITION:
+            self._part((node.me,), between(self._fault_rng, 0, 3), lasts_us)
+        else:
+            node.pause(self.now_us + lasts_us)
+
     # -- the end
 
     def _heal(self) -> None:
@@ -189,6 +227,8 @@ class World(Stage):
         self._network.heal()
         self.sync_us, self.stuck = min(self.sync_us, 1_000), 0.0
         self.clients.think_us = 1_000
+        # Whoever gives up before a round trip is over, and tries again, never comes to rest.
+        self.clients.deadline_us = SETTLE_US
         for node in self.nodes:
             if node.up and node.disk.failure is not None:
                 self.kill(node, 0)

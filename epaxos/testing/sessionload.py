@@ -100,6 +100,8 @@ class Order:
             self._client.closed(self.session)
         if closed or (self._doubtful and chance(self._client.rng, _GIVES_UP)):
             certain = not self._doubtful and not self._copies
+            if not closed:
+                self._client.gave_up(self.session)
             self._settle(Outcome.REJECTED if certain else Outcome.UNKNOWN, None)
         else:
             self._client.later(self.send)
@@ -178,6 +180,15 @@ class SessionClient:
         if self._session == session:
             self._session = None
             self.later(self._connect)
+
+    def gave_up(self, session: SessionId) -> None:
+        """A command was given up. Nothing behind it in a FIFO session can be executed any more, so that one ends."""
+        if not self._fifo or session != self._session:
+            return
+        if self.any_node() is None:
+            self.later(lambda: self.gave_up(session))
+        else:
+            self._close(session)
 
     def _close(self, session: SessionId) -> None:
         """Close it, whatever is still under way."""

@@ -102,7 +102,7 @@ class Stage:
     def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
         """`message` leaves `source` for each of `peers`."""
         for hook in self.watch.sent:
-            hook(source.life, message)
+            hook(source.life, peers, message)
         if self.trace.verbose:
             self.trace.detail(f"{source.life} sends {message} to {peers}")
         if self.swarm.codec and messages.TABLE.get(getattr(message, "code", -1)) is type(message):

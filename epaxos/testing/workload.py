@@ -197,7 +197,10 @@ class Asker:
             replies = model.split(data, count)
         except ValueError as error:
             raise Violation("answers", f"{self.calls[first]} and {count - 1} more: {error}") from None
+        world = self._clients.world
         for call, reply in zip(self.calls[first : first + count], replies, strict=True):
+            for hook in world.watch.replied:
+                hook(call, world.nodes[call.life.replica].executor.executed())
             self._clients.close(call, Outcome.DONE, reply)
         self._next()
 
@@ -328,6 +331,9 @@ class Clients:
     ) -> Asker:
         """Submit a run to a replica."""
         calls = [self._call(node, stream, form) for form in forms]
+        for hook in self.world.watch.asked:
+            for call in calls:
+                hook(call)
         asker = Asker(self, owner, calls)
         run = encode_run(SECRET, [form.command for form in forms])
         deadline = node.mono_us(self.world.now_us + (deadline_us or self.deadline_us))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from epaxos.command import NOP, READ, Batch, Entry, Payload
-from epaxos.ids import BatchNumber, InstanceId
+from epaxos.ids import BatchNumber, InstanceId, ReplicaId
 from epaxos.machines.kv import Op
 from epaxos.messages import Accept, AcceptOK, Message, PreAccept, RecoverOK
 from epaxos.packing import encode_run
@@ -48,9 +48,9 @@ class Run:
         for hook in self.watch.decided:
             hook(life, id_, payload, order)
 
-    def send(self, life: Life, message: Message) -> None:
+    def send(self, life: Life, message: Message, *peers: ReplicaId) -> None:
         for hook in self.watch.sent:
-            hook(life, message)
+            hook(life, peers or (1 - life.replica,), message)
 
     def apply(self, life: Life, *batches: Batch) -> None:
         for each in batches:

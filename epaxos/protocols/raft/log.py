@@ -56,7 +56,7 @@ class Log:
     """Entries 1 … `last`. `append` and `cut` only change memory; `State` saves."""
 
     def __init__(self, view: LogView) -> None:
-        """What the disk holds. Raises StorageError for a gap in it."""
+        """What the disk holds. Raises StorageError for a gap in it, and for an entry that was dropped and is there."""
         self._view = view
         self._entries: dict[int, Entry] = {}
         self._starts = [0]
@@ -69,7 +69,12 @@ class Log:
             index = int.from_bytes(key[1:], "big")
             if index != self.last + 1:
                 raise StorageError(f"the log has entry {index} behind entry {self.last}: entries between are missing")
-            self._extend(index, _term(key, value))
+            term = _term(key, value)
+            if term < self._terms[-1]:
+                raise StorageError(
+                    f"log entry {index} is of term {term}, behind one of {self._terms[-1]}: terms never fall"
+                )
+            self._extend(index, term)
         self._lowest = self.last + 1
         """No entry below this one is in memory."""
         self.durable = self.last

@@ -11,11 +11,18 @@ from typing import Any
 
 from epaxos.testing.invariants.agreement import Agreement
 from epaxos.testing.invariants.answers import Answers
+from epaxos.testing.invariants.ballots import OneVote
 from epaxos.testing.invariants.base import Final, Invariant
+from epaxos.testing.invariants.commitment import OwnTerm
+from epaxos.testing.invariants.completeness import LeaderCompleteness
 from epaxos.testing.invariants.convergence import Convergence
 from epaxos.testing.invariants.cycles import NoCycles
 from epaxos.testing.invariants.delivery import Delivery
+from epaxos.testing.invariants.elections import Elections
+from epaxos.testing.invariants.fresh import FreshReads
 from epaxos.testing.invariants.history import HistoryLinearizable
+from epaxos.testing.invariants.leaders import OneLeader
+from epaxos.testing.invariants.matching import LogMatching
 from epaxos.testing.invariants.once import AtMostOnce
 from epaxos.testing.invariants.order import EqualOrder
 from epaxos.testing.invariants.promises import Promises
@@ -31,6 +38,13 @@ ALL: tuple[type[Invariant], ...] = (
     Registration,
     OneProposal,
     Promises,
+    OneLeader,
+    OneVote,
+    Elections,
+    LogMatching,
+    LeaderCompleteness,
+    OwnTerm,
+    FreshReads,
     AtMostOnce,
     EqualOrder,
     Convergence,
@@ -55,6 +69,8 @@ class Watch:
         self.decided = self._hooks("decided")
         self.sent = self._hooks("sent")
         self.applied = self._hooks("applied")
+        self.asked = self._hooks("asked")
+        self.replied = self._hooks("replied")
         self.answered = self._hooks("answered")
         self.delivered = self._hooks("delivered")
 

@@ -40,14 +40,20 @@ class Invariant:
     def decided(self, life: Life, id_: InstanceId, payload: Payload, order: Order) -> None:
         """The executor of this life was told of a decision."""
 
-    def sent(self, life: Life, message: Message) -> None:
-        """A message left this replica."""
+    def sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
+        """A message left this replica for each of `peers`."""
 
     def applied(self, life: Life, applied: Applied) -> None:
         """The machine of this life is about to run this batch, for the first time or once more after a restart."""
 
     def answered(self, call: Call) -> None:
         """A client got the result of its command."""
+
+    def asked(self, call: Call) -> None:
+        """A client without a session submits a command."""
+
+    def replied(self, call: Call, executed: Frontier) -> None:
+        """It is about to get a reply, of a replica that has executed so far."""
 
     def delivered(self, life: Life, cursor: int, payload: tuple[int, tuple[bytes, ...], bytes]) -> None:
         """The consumer of this replica's log got one more entry: cursor, (operation, keys, payload)."""

@@ -23,7 +23,7 @@ class Promises(Invariant):
         super().__init__(record)
         self._joined: dict[tuple[ReplicaId, InstanceId], Ballot] = defaultdict(int)
 
-    def sent(self, life: Life, message: Message) -> None:
+    def sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
         if isinstance(message, AcceptOK | RecoverOK):
             key = life.replica, message.id
             if message.ballot < self._joined[key]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from epaxos.command import Payload
-from epaxos.ids import Ballot, InstanceId, Vector
+from epaxos.ids import Ballot, InstanceId, ReplicaId, Vector
 from epaxos.messages import Accept, AcceptOK, Message
 from epaxos.testing.invariants.base import Invariant
 from epaxos.testing.record import Life, Record
@@ -20,7 +20,7 @@ class OneProposal(Invariant):
         self._proposals: dict[tuple[InstanceId, Ballot], tuple[Payload, Vector, Life]] = {}
         self._votes: dict[tuple[InstanceId, Ballot], tuple[bool, Vector, Life]] = {}
 
-    def sent(self, life: Life, message: Message) -> None:
+    def sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
         if isinstance(message, Accept):
             key = message.id, message.ballot
             payload, dep, where = self._proposals.setdefault(key, (message.payload, message.dep, life))

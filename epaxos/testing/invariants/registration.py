@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from epaxos.command import Batch
-from epaxos.ids import InstanceId, Vector
+from epaxos.ids import InstanceId, ReplicaId, Vector
 from epaxos.messages import Message, PreAccept, RecoverOK, Validate
 from epaxos.testing.invariants.base import Invariant
 from epaxos.testing.record import Life, Record
@@ -19,7 +19,7 @@ class Registration(Invariant):
         super().__init__(record)
         self._registered: dict[InstanceId, tuple[Batch, Vector, Life]] = {}
 
-    def sent(self, life: Life, message: Message) -> None:
+    def sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
         if isinstance(message, PreAccept | Validate):
             self._check(life, message.id, message.payload, message.init_dep)
         elif isinstance(message, RecoverOK) and message.registered and not message.nop:
