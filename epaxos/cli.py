@@ -146,6 +146,32 @@ def demo(
     return module.main(options, Console(as_json))
 
 
+@cli.command()
+@click.argument("matrix")
+@click.option("--clients", default="", metavar="SITE[=WEIGHT],…", help="Where clients are (default: at every site).")
+@click.option(
+    "--replicas", "sizes", default="", metavar="N,…", help="How many (default: 3, 5, 7, 9 and 13, if so many)."
+)
+@click.option(
+    "--conflict",
+    "conflict_percent",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0, 100),
+    help="Percent of the commands that conflict.",
+)
+@json_option
+def plan(matrix: str, clients: str, sizes: str, conflict_percent: float, as_json: bool) -> int:
+    """What latency to expect of every protocol, number of replicas and placement, and which to take.
+
+    Example: epaxos plan gryff5 --clients CA=3,JP --replicas 3,5
+    """
+    from epaxos.commands import plan as module
+
+    module.run(matrix, clients, sizes, conflict_percent=conflict_percent, console=Console(as_json))
+    return EXIT_DONE
+
+
 @cli.group()
 def config() -> None:
     """The file that describes the cluster.
