@@ -81,7 +81,7 @@ def _table(choices: Sequence[Choice]) -> str:
 
 def _legend(conflict_percent: float) -> str:
     return (
-        f"Milliseconds, computed; {conflict_percent:g} % of the commands conflict. Each row is the best placement of its\n"
-        "protocol and number of replicas; processing and queueing are left out, so compare rows and measure the one you\n"
-        "take."
+        f"Milliseconds, computed; {conflict_percent:g} % of the commands conflict. Each row is the best placement of\n"
+        "its protocol and number of replicas. Processing and queueing are left out: compare rows, and measure the one\n"
+        "you take."
     )
