@@ -27,7 +27,7 @@ def test_every_scenario_begins_with_its_story_and_ends_in_agreement(path: Path) 
     assert "\nagreement\n----\n" in text and text.endswith("\nagreed\n")
 
 
-@pytest.mark.parametrize(("name", "mutant"), TOLD, ids=lambda each: each if isinstance(each, str) else "")
+@pytest.mark.parametrize(("name", "mutant"), TOLD, ids=lambda each: each if isinstance(each, str) else each.name)
 def test_a_scenario_tells_of_the_bug_it_was_written_about(name: str, mutant: Mutant) -> None:
     """At the latest in the file's end: the replicas disagree, or one stops, or somebody is told something else."""
     found = told_under(mutant, FOLDER / f"{name}.txt")
