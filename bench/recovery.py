@@ -106,7 +106,7 @@ class _Run:
         self.lab.watch.sent.append(self._sent)
         self.lab.watch.decided.append(self._decided)
 
-    def _sent(self, life: Life, message: Message) -> None:
+    def _sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
         if isinstance(message, PreAccept) and life.replica == self.victim == message.id.lane:
             self.begun[message.id] = None
 

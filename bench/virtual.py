@@ -187,6 +187,7 @@ def _calm(matrix: Matrix, limits: Limits) -> Swarm:
         measured=True,
         down_after_us=0,
         ambush_replies=(),
+        interrupts={},
         limits=limits,
         retry_us=100_000,
         preferred=None,

@@ -114,6 +114,7 @@ def replica(
 @click.option("--rate", type=float, default=2.5, show_default=True, help="Commands a second of each client.")
 @click.option("--conflict", type=float, default=2.0, show_default=True, help="Percent of the commands on one hot key.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the load.")
+@click.option("--leader", metavar="SITE", help="With a protocol that has one: where it should be.")
 @click.option("--check", is_flag=True, help="Exit with 1 when a site misses its bound.")
 @json_option
 def demo(
@@ -124,6 +125,7 @@ def demo(
     rate: float,
     conflict: float,
     seed: int,
+    leader: str | None,
     check: bool,
     as_json: bool,
 ) -> int:
@@ -141,6 +143,7 @@ def demo(
         rate_per_s=rate,
         hot_share=conflict / 100,
         seed=seed,
+        leader=leader,
         check=check,
     )
     return module.main(options, Console(as_json))

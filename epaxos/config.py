@@ -74,6 +74,14 @@ class ObserveConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RaftConfig:
+    """What only a protocol with a leader reads."""
+
+    preferred: str | None = None
+    """Who should lead, by name; None leaves it to chance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration, checked. The position of a replica in `replicas` is its id."""
 
@@ -86,6 +94,7 @@ class Config:
     """What a client must show before anything is done for it; None: nothing."""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    raft: RaftConfig = field(default_factory=RaftConfig)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.cluster):
@@ -97,6 +106,9 @@ class Config:
         if not 1 <= len(self.replicas) <= MAX_REPLICAS:
             raise ConfigError(f"{len(self.replicas)} [[replica]] tables: a cluster has 1 to {MAX_REPLICAS} replicas")
         _check_replicas(self.replicas)
+        preferred = self.raft.preferred
+        if preferred is not None and preferred not in self.names:
+            raise BadValue(("raft", "preferred"), preferred, f"the name of a replica{_nearest(preferred, self.names)}")
         if not self.secret:
             object.__setattr__(self, "secret", derive_secret(self.cluster))
         if len(self.secret) != SECRET_BYTES:
@@ -137,6 +149,11 @@ class Config:
     def names(self) -> tuple[str, ...]:
         """The replicas' names, by id."""
         return tuple(replica.name for replica in self.replicas)
+
+    @property
+    def preferred(self) -> ReplicaId | None:
+        """Who should lead, of a protocol that has a leader; None leaves it to chance."""
+        return None if self.raft.preferred is None else self.id_of(self.raft.preferred)
 
     def id_of(self, name: str) -> ReplicaId:
         """The id of the replica of that name. Raises ConfigError naming the nearest match."""
@@ -200,7 +217,9 @@ class _Where:
         return self.source
 
 
-_TOP: Final = ("cluster", "protocol", "secret", "password", "replica", "limits", "observe")
+_TOP: Final = ("cluster", "protocol", "secret", "password", "replica", "limits", "observe", "raft")
+_TABLES: Final = ("limits", "observe", "raft")
+"""The tables of single keys."""
 _REPLICA: Final = tuple(each.name for each in dataclasses.fields(ReplicaConfig))
 
 
@@ -227,6 +246,7 @@ def _build(document: Mapping[str, Any]) -> Config:
     values["replicas"] = tuple(_replica(table, ("replica", at), len(tables)) for at, table in enumerate(tables))
     values["limits"] = _limits(_table(document, "limits"))
     values["observe"] = _observe(_table(document, "observe"))
+    values["raft"] = _raft(_table(document, "raft"))
     return Config(**values)
 
 
@@ -252,6 +272,12 @@ def _observe(table: Mapping[str, Any]) -> ObserveConfig:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise BadValue(("observe", "keys"), keys, "an array of strings")
     return ObserveConfig(keys=tuple(keys))
+
+
+def _raft(table: Mapping[str, Any]) -> RaftConfig:
+    _known(table, ("raft",), [each.name for each in dataclasses.fields(RaftConfig)])
+    preferred = table.get("preferred")
+    return RaftConfig(preferred=None if preferred is None else _string(preferred, ("raft", "preferred")))
 
 
 def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -296,13 +322,13 @@ def _override(document: dict[str, Any], override: str) -> KeyPath:
     value = _value(text.strip())
     if names[0] == "replica":
         return _override_replica(document, override, names[1:], value)
-    if len(names) > 2 or (len(names) == 1 and names[0] in ("limits", "observe")):
+    if len(names) > 2 or (len(names) == 1 and names[0] in _TABLES):
         raise ConfigError(f"--set {override}: expected key=value, such as limits.window=512")
     if len(names) == 1:
         document[names[0]] = value
         return (names[0],)
-    if names[0] not in ("limits", "observe"):
-        raise ConfigError(f"--set {override}: {_UnknownKey((names[0],), ('limits', 'observe', 'replica'))}")
+    if names[0] not in _TABLES:
+        raise ConfigError(f"--set {override}: {_UnknownKey((names[0],), (*_TABLES, 'replica'))}")
     table = document.setdefault(names[0], {})
     if isinstance(table, dict):
         table[names[1]] = value

@@ -20,6 +20,7 @@ from bench.provenance import machine_words
 from bench.sites import SiteResult
 from epaxos._version import VERSION
 from epaxos.console import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Console
+from epaxos.errors import ConfigError
 from topology import bounds, load as load_matrix
 
 
@@ -42,6 +43,8 @@ class DemoOptions:
     hot_share: float = 0.02
     """This share of the commands of each site, to the nearest command, writes one key that all sites share."""
     seed: int = 1
+    leader: str | None = None
+    """The site that should lead; None leaves it to chance. Only for a protocol with a leader."""
     check: bool = False
     """Is a site that misses its bound a failure? For machines that are known to have nothing else to do."""
 
@@ -128,6 +131,10 @@ async def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
     """
     machine = machine_words()
     matrix = load_matrix(options.matrix)
+    if options.leader is not None:
+        matrix.index(options.leader)
+        if options.protocol != "raft":
+            raise ConfigError(f"{options.protocol} has no leader, so {options.leader} cannot be it")
     with tempfile.TemporaryDirectory(prefix="epaxos-demo-") as directory:
         spec = ClusterSpec(
             names=matrix.sites,
@@ -135,6 +142,7 @@ async def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
             protocol=options.protocol,
             emulate=options.matrix,
             watched=[HOT_KEY],
+            leader=options.leader,
         )
         cell = await run_cell(spec, matrix, options.load(), progress)
     return DemoResult(

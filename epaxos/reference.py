@@ -66,6 +66,13 @@ _KEYS: Final = (
         "where Redis clients and the native client reach it",
     ),
     KeyDoc(
+        "raft.preferred",
+        "the name of a replica",
+        "none",
+        'who should lead, with protocol = "raft": whoever else leads hands over to it as soon as it has all entries; '
+        "the best place is the one whose nearest majority is near to most clients (`python -m topology bounds`)",
+    ),
+    KeyDoc(
         "observe.keys",
         "an array of strings",
         "[]",

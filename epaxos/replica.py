@@ -392,7 +392,7 @@ def _engine(
     limits = config.limits
     protocol, executor = build(
         config.protocol,
-        ProtocolConfig(me=me, n=config.n, window=limits.window, retry_us=limits.retry_us),
+        ProtocolConfig(me=me, n=config.n, window=limits.window, retry_us=limits.retry_us, preferred=config.preferred),
         random.Random(),
         store,
     )

@@ -51,6 +51,12 @@ def test_a_file_is_read_whole() -> None:
     assert config.observe.keys == ()
 
 
+def test_who_should_lead_is_named_in_the_file_and_known_by_id() -> None:
+    assert Config.parse(FILE).preferred is None
+    assert Config.parse(FILE.replace("[limits]", '[raft]\npreferred = "VA"\n[limits]')).preferred == 1
+    assert Config.parse(FILE, overrides=["raft.preferred=CA"]).preferred == 0
+
+
 def test_the_secret_keys_the_hash_and_is_never_shown() -> None:
     def key(text: str) -> bytes:
         return hashlib.blake2b(text.encode(), digest_size=16, person=b"epaxos key hash").digest()
@@ -119,6 +125,13 @@ def test_a_config_made_by_hand_is_checked_as_a_file_is() -> None:
             "[observe]\nkeys = [1]\n[limits]",
             "cluster.toml:15: observe.keys = [1]: must be an array of strings",
         ),
+        (
+            "[limits]",
+            '[raft]\npreferred = "AV"\n[limits]',
+            'cluster.toml:15: raft.preferred = "AV": must be the name of a replica; did you mean VA?',
+        ),
+        ("[limits]", "[raft]\npreferred = 1\n[limits]", "cluster.toml:15: raft.preferred = 1: must be a string"),
+        ("[limits]", "[raft]\nlease = 1\n[limits]", "cluster.toml:15: unknown key raft.lease"),
         ('protocol = "epaxos"', "observe = 3", "cluster.toml:2: observe = 3: must be a table, written as [observe]"),
         ("window = 7", "window = ", "cluster.toml: Invalid value (at line 15, column 10)"),
         (
