@@ -6,6 +6,7 @@ import click
 import trio
 
 from bench import (
+    catchup as catchup_,
     hotkey as hotkey_,
     kill as kill_,
     powercut as powercut_,
@@ -165,6 +166,26 @@ def powercut(cuts: int, control: bool, seed: int, as_json: bool) -> None:
 
 
 bench.add_command(compare)
+
+
+@bench.command()
+@click.option("--matrix", default="gryff5", show_default=True, help="A region matrix by name or path.")
+@click.option(
+    "--away", default=20_000, show_default=True, type=click.IntRange(100, 1_000_000), help="Instances missed."
+)
+@click.option("--seed", default=1, show_default=True, help="Another seed, other moments of arrival.")
+@_JSON
+def catchup(matrix: str, away: int, seed: int, as_json: bool) -> None:
+    """A replica comes back after a while, in virtual time: how soon it has caught up, and what the others notice.
+
+    \b
+    Example: python -m bench catchup --away 20000
+    """
+    console = Console(as_json)
+    result = catchup_.run_catchup(catchup_.CatchupOptions(matrix=matrix, away=away, seed=seed), console.progress)
+    console.progress_done()
+    console.result(catchup_.as_json(result), catchup_.as_table(result))
+    raise SystemExit(bool(result.wrong))
 
 
 if __name__ == "__main__":

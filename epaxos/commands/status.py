@@ -62,6 +62,7 @@ def table(found: list[Status]) -> str:
         Column("peers\nup"),
         Column("executed"),
         Column("behind"),
+        Column("to\nlearn"),
         Column("in\nflight"),
         Column("fast"),
         Column("commit, ms\np50"),
@@ -85,12 +86,22 @@ def _row(status: Status) -> list[str]:
         status["protocol"],
         f"{status['up_s']:.0f}",
         f"{sum(peer['up'] for peer in peers)}/{len(peers)}",
-        *(str(status[name]) for name in ("executed", "behind", "in_flight")),
+        *(str(status[name]) for name in ("executed", "behind")),
+        _to_learn(status["detail"].get("catching_up")),
+        str(status["in_flight"]),
         percent(paths["fast"] / committed) if committed else ABSENT,
         *(_latency(status[what], share) for what in ("commit_us", "execute_us") for share in ("p50", "p99")),
         str(status["disk"]["syncs"]),
         ms(status["disk"]["sync_us_max"]),
     ]
+
+
+def _to_learn(catching_up: dict[str, int] | None) -> str:
+    """Instances that others know and this replica does not yet, and how many a second it learns while it catches up."""
+    if catching_up is None:
+        return ABSENT
+    rate = catching_up["per_s"]
+    return f"{catching_up['missing']} ({rate}/s)" if rate else str(catching_up["missing"])
 
 
 def _latency(histogram: dict[str, int], share: str) -> str:

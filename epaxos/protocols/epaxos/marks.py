@@ -45,6 +45,10 @@ class Watermarks:
         for id_ in frontier.beyond:
             self.add(id_)
 
+    def lacks(self, lane: int, last: int) -> int:
+        """How many of the slots of `lane` up to `last`, the highest there is, are not in."""
+        return last - self.low[lane] - len(self._beyond[lane])
+
     def gaps(self, lane: int, last: int, most: int) -> list[tuple[int, int]]:
         """The missing slots of `lane` up to `last`, as at most `most` ranges (first, last)."""
         ranges: list[tuple[int, int]] = []

@@ -23,6 +23,7 @@ from epaxos.messages import (
     Waiting,
 )
 from epaxos.protocols.epaxos import accept, image, vote
+from epaxos.protocols.epaxos.catchup import CATCH_UP
 from epaxos.protocols.epaxos.lead import Lead
 from epaxos.protocols.epaxos.query import Query
 from epaxos.protocols.epaxos.recover import Recoverer, on_waiting
@@ -116,6 +117,9 @@ class EPaxos(Protocol):
             self._need(self._blocked)
             self._tick_later()
             return
+        if event.timer == CATCH_UP:
+            self.query.catching_up.step()
+            return
         if event.timer == TURN:
             self.trigger.orphans()
             return
@@ -193,6 +197,7 @@ class EPaxos(Protocol):
         if instance is not None:
             payload = instance.batch if message.payload is None else message.payload
             assert payload is not None
+            self.query.catching_up.learned(instance.id)
             self.state.commit(instance, payload, message.dep)
             self._decided(instance)
 
@@ -269,6 +274,7 @@ class EPaxos(Protocol):
             "recoveries": self.recovery.started,
             "nops": self.recovery.nops,
             "open": len(self.lead.open),
+            "catching_up": self.query.catching_up.status(),
             "highest": list(state.highest),
             "decided": list(state.decided.low),
             "executed": list(state.executed.low),

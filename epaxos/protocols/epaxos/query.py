@@ -2,7 +2,7 @@
 
 Two needs, one message. Execution waits for an id: ask its coordinator after a round trip, then everybody, in turn.
 And a replica that was away, or lost a frame, has gaps nobody waits for: a slow sweep compares what it has decided with
-the highest slot it has heard of, and now and then asks beyond that.
+the highest slot it has heard of, and now and then asks beyond that; `catchup` asks for the gaps, one after another.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Final
 
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
+from epaxos.protocols.epaxos.catchup import STEP_IDS, CatchUp
 from epaxos.protocols.epaxos.state import EPOCH, Phase, State
 from epaxos.protocols.interface import NOTHING
 
-ANSWERS_MAX: Final = 1024
+ANSWERS_MAX: Final = STEP_IDS
 """Commits sent for one query; what is beyond them is asked for again."""
-ANSWER_BYTES_MAX: Final = 4 << 20
+ANSWER_BYTES_MAX: Final = 256 << 10
 SWEEPS_TO_OPEN_END: Final = 8
 """Every so many sweeps the query has an open end, for slots of which nothing was ever heard. A lane whose first gap
 stays what it was is asked about in ever fewer sweeps, down to these: what is not decided cannot be told."""
@@ -28,7 +29,10 @@ class Query:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self.catching_up = CatchUp(state, self._ask_lane)
         self.sweeps = 0
+        self._linked = False
+        """Did a link come up since the last sweep?"""
         self._asked: dict[InstanceId, tuple[int, int]] = {}
         """id that is waited for -> (when it may be asked for again, times asked)"""
         self._settled = [0] * state.n
@@ -44,6 +48,8 @@ class Query:
         patience_us = state.round_trip_us()
         asked: dict[InstanceId, tuple[int, int]] = {}
         for id_ in ids:
+            if self.catching_up.has_its_turn(id_):
+                continue
             under_way_us = 0 if id_.lane in state.gone else patience_us
             at_us, times = self._asked.get(id_, (state.now.mono_us + under_way_us, 0))
             if state.now.mono_us >= at_us:
@@ -72,16 +78,20 @@ class Query:
             return
         self.sweeps += 1
         open_end = self.sweeps % SWEEPS_TO_OPEN_END == 0
+        if self._linked:
+            # What was missed is not under way.
+            self._linked = False
+            self._settled = list(state.highest)
         for lane in range(state.n):
-            ranges: list[SlotRange] = []
-            if self._is_worth_asking(lane) or open_end:
-                gaps = state.decided.gaps(lane, self._settled[lane], MAX_RANGES - 1)
-                ranges = [SlotRange(lane, *gap) for gap in gaps]
-            if open_end and len(ranges) < MAX_RANGES and lane != state.me:
-                ranges.append(SlotRange(lane, self._settled[lane] + 1, MAX_SLOT))
-            if ranges:
-                self._ask(self._whom(lane, self.sweeps // SWEEPS_TO_OPEN_END if open_end else 0), ranges)
+            if self._is_worth_asking(lane):
+                self.catching_up.begin(lane, self._settled[lane])
+            if open_end and lane != state.me:
+                beyond = SlotRange(lane, self._settled[lane] + 1, MAX_SLOT)
+                self._ask(self._whom(lane, self.sweeps // SWEEPS_TO_OPEN_END), [beyond])
             self._settled[lane] = state.highest[lane]
+
+    def _ask_lane(self, lane: int, vain: int, ranges: list[SlotRange]) -> None:
+        self._ask(self._whom(lane, vain), ranges)
 
     def _is_worth_asking(self, lane: int) -> bool:
         """Is there a gap, and is it new, or has it been left alone long enough? Counts the sweeps."""
@@ -98,7 +108,8 @@ class Query:
         return True
 
     def catch_up(self, peer: ReplicaId) -> None:
-        """A link came up: this replica may have been away. Ask this peer for everything beyond what is decided."""
+        """A link came up: this replica may have been away. Ask this peer how far everybody is, and what comes first."""
+        self._linked = True
         lanes = [lane for lane in range(self.state.n) if lane != self.state.me]
         self._ask(peer, [SlotRange(lane, self.state.decided.low[lane] + 1, MAX_SLOT) for lane in lanes])
 
@@ -109,8 +120,16 @@ class Query:
     # -- answering
 
     def on_query(self, peer: ReplicaId, message: CommitQuery) -> None:
-        """Commit for every decided slot of the ranges, up to a bound; silence for the others."""
+        """Commit for every decided slot of the ranges, up to a bound; silence for the others. For a range without an
+        end the last one comes first: it says how far the lane goes."""
         state, sent, size = self.state, 0, 0
+        for lane, first, last in message.ranges:
+            highest = state.highest[lane]
+            newest = (
+                state.get(InstanceId(message.epoch, highest, lane)) if last == MAX_SLOT and highest > first else None
+            )
+            if newest is not None and newest.phase is Phase.COM:
+                state.tell((peer,), newest)
         for lane, first, last in message.ranges:
             for slot in range(first, min(last, state.highest[lane]) + 1):
                 instance = state.get(InstanceId(message.epoch, slot, lane))

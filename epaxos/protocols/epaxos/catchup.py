@@ -1,0 +1,126 @@
+"""Catching up: what a replica missed while it was away, asked for in ranges and at a bounded rate (protocol.md 6.2).
+
+Whoever answers reads old decisions from its disk, and has clients of its own to serve. So each lane is asked for from
+its lowest gap upwards, `STEP_IDS` at a time and `STEP_US` apart, of its own coordinator first: the lanes of a returned
+replica come from all peers at once, and none of them gives more than a small share of its time. Within that pace
+nothing waits for a round trip, so long links do not slow it down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from epaxos.ids import InstanceId, Lane
+from epaxos.messages import SlotRange
+from epaxos.protocols.epaxos.state import EPOCH, State
+from epaxos.protocols.interface import SetTimer
+
+CATCH_UP: Final = "catch up"
+"""The timer of the next step."""
+STEP_IDS: Final = 64
+STEP_US: Final = 20_000
+"""3 200 ids a second of each lane, at most."""
+AHEAD_IDS: Final = 4_096
+"""Asked for and not yet there, of a lane, at most."""
+RATE_US: Final = 1_000_000
+"""The rate that people are shown is that of so long a time."""
+
+Ask = Callable[[Lane, int, list[SlotRange]], None]
+"""(lane, how often in vain, ranges): ask somebody."""
+
+
+class CatchUp:
+    """Where this replica stands in each lane."""
+
+    def __init__(self, state: State, ask: Ask) -> None:
+        self.state = state
+        self._ask = ask
+        self._goal = [0] * state.n
+        """The slots up to here are old enough to be asked for."""
+        self._asked = [0] * state.n
+        """The slots up to here have been."""
+        self._began_at = [0] * state.n
+        """The decided watermark when that was last begun."""
+        self._vain = [0] * state.n
+        """How often it was begun again since the watermark last moved."""
+        self._stepping = False
+        self._rate_us = 0
+        self._count = 0
+        self._per_s = 0
+
+    def begin(self, lane: Lane, goal: int) -> None:
+        """Ask for the gaps of `lane` up to `goal`; again from the lowest when nothing came since this was last said."""
+        low = self.state.decided.low[lane]
+        self._goal[lane] = goal
+        if low == self._began_at[lane]:
+            self._asked[lane] = low
+            self._vain[lane] += 1
+        else:
+            self._vain[lane] = 0
+        self._began_at[lane] = low
+        if not self._stepping:
+            self.step()
+
+    def step(self) -> None:
+        """The next ids of every lane."""
+        self._stepping = False
+        for lane, goal in enumerate(self._goal):
+            slots = self._next(lane, goal)
+            if slots:
+                # The first time round the coordinator is asked.
+                self._ask(lane, max(0, self._vain[lane] - 1), _ranges(lane, slots))
+        if any(asked < goal for asked, goal in zip(self._asked, self._goal, strict=True)):
+            self._stepping = True
+            self.state.effects.append(SetTimer(timer=CATCH_UP, at_us=self.state.now.mono_us + STEP_US))
+
+    def _next(self, lane: Lane, goal: int) -> list[int]:
+        """The next undecided slots of a lane, from where it was asked up to."""
+        decided = self.state.decided
+        low, slots = decided.low[lane], list[int]()
+        slot = max(self._asked[lane], low)
+        end = min(goal, low + AHEAD_IDS)
+        while slot < end and len(slots) < STEP_IDS:
+            slot += 1
+            if InstanceId(EPOCH, slot, lane) not in decided:
+                slots.append(slot)
+        self._asked[lane] = slot
+        return slots
+
+    def has_its_turn(self, id_: InstanceId) -> bool:
+        """Will it be asked for in this way, and has not been yet? Then nobody needs to ask for it in another."""
+        return self._stepping and self._asked[id_.lane] < id_.slot <= self._goal[id_.lane]
+
+    # -- for people
+
+    def learned(self, id_: InstanceId) -> None:
+        """A decision came by a message."""
+        if id_.slot <= self._asked[id_.lane]:
+            self._count += 1
+            self._measure()
+
+    def _measure(self) -> None:
+        now_us = self.state.now.mono_us
+        took_us = now_us - self._rate_us
+        if took_us >= RATE_US:
+            self._per_s = self._count * RATE_US // took_us
+            self._rate_us, self._count = now_us, 0
+
+    def status(self) -> dict[str, int]:
+        """`missing`: ids that others have heard of and this replica cannot tell the decision of, those under way
+        among them. `per_s`: how many it learns in this way."""
+        state = self.state
+        missing = sum(state.decided.lacks(lane, state.highest[lane]) for lane in range(state.n))
+        self._measure()
+        return {"missing": missing, "per_s": self._per_s}
+
+
+def _ranges(lane: Lane, slots: list[int]) -> list[SlotRange]:
+    """Ascending slots as ranges."""
+    ranges: list[SlotRange] = []
+    for slot in slots:
+        if ranges and ranges[-1].last + 1 == slot:
+            ranges[-1] = SlotRange(lane, ranges[-1].first, slot)
+        else:
+            ranges.append(SlotRange(lane, slot, slot))
+    return ranges

@@ -1,0 +1,50 @@
+"""A replica comes back after it has missed hundreds of instances, in virtual time: the bench's promise, in small."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from bench.__main__ import bench
+from bench.catchup import CatchupOptions, CatchupResult, as_table, run_catchup
+from epaxos.commands.status import table
+
+
+@pytest.fixture(scope="module")
+def result() -> CatchupResult:
+    return run_catchup(CatchupOptions(away=1_000))
+
+
+def test_it_learns_what_it_missed_at_a_bounded_rate_and_the_others_do_not_notice(result: CatchupResult) -> None:
+    assert result.missed > 800 and result.took_us is not None
+    assert result.wrong == [], as_table(result)
+    assert max(each["missing"] for each in result.shown) > 200, "its status says how far it is"
+
+
+def test_the_command_line_says_the_same() -> None:
+    ran = CliRunner().invoke(bench, ["catchup", "--away", "300", "--json"])
+    assert ran.exit_code == 0, ran.output
+    said = json.loads(ran.stdout)
+    assert said["missed"] > 200 and said["took_us"] is not None and said["wrong"] == []
+
+
+def test_the_status_of_a_replica_says_how_many_are_left_and_how_fast_it_goes() -> None:
+    status = {
+        "name": "JP",
+        "protocol": "epaxos",
+        "up_s": 3.0,
+        "peers": {"CA": {"up": True}},
+        "executed": 7,
+        "behind": 2,
+        "in_flight": 0,
+        "commands": {"fast": 0, "slow": 0},
+        "commit_us": {"count": 0},
+        "execute_us": {"count": 0},
+        "disk": {"syncs": 1, "sync_us_max": 900},
+    }
+    away = table([status | {"detail": {"catching_up": {"missing": 19_204, "per_s": 3_100}}}])
+    assert "19204 (3100/s)" in away
+    assert "19204" in table([status | {"detail": {"catching_up": {"missing": 19_204, "per_s": 0}}}])
+    assert "learn" in table([status | {"detail": {}}])
