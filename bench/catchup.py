@@ -15,7 +15,7 @@ from typing import Any, Final
 from bench.tables import Column, ms, render
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Lab
-from epaxos.ids import Lane
+from epaxos.ids import Lane, ReplicaId, Vector
 from epaxos.messages import Commit, Message
 from epaxos.protocols.epaxos.catchup import STEP_IDS, STEP_US
 from epaxos.testing.record import Life
@@ -53,7 +53,7 @@ class CatchupResult:
     options: CatchupOptions
     site: str
     missed: int
-    """When it was back."""
+    """Beyond what it had executed when it went."""
     took_us: int | None
     """From its start until it had executed them all; None: it never had."""
     per_lane_s: int
@@ -92,8 +92,7 @@ class _Run:
         self.lab = lab = Lab(load_matrix(options.matrix), detect_us=DETECT_US, seed=options.seed)
         self.away = lab.n - 1
         self.down_us = LINKS_UP_US + BEFORE_US
-        others_per_s = options.rate_per_s * (lab.n - 1)
-        self.back_us = self.down_us + int(options.away / others_per_s * SECOND_US)
+        self.back_us = self.down_us
         self.sent: Counter[tuple[int, Lane]] = Counter()
         """(second, lane) -> decisions sent of those that were missed."""
         self.missed = [0] * lab.n
@@ -107,37 +106,35 @@ class _Run:
     def outcome(self) -> CatchupResult:
         """Load, crash, load, restart, and wait."""
         lab, options = self.lab, self.options
-        until_us = self.back_us + GIVE_UP_US
+        away_us = int(2 * options.away / options.rate_per_s / (lab.n - 1) * SECOND_US)
         for site in range(lab.n):
-            end_us = self.down_us if site == self.away else until_us
+            end_us = self.down_us if site == self.away else self.down_us + away_us + GIVE_UP_US
             lab.open_loop(
                 site, rate_per_s=options.rate_per_s, from_us=LINKS_UP_US, until_us=end_us, key=_own_keys(site)
             )
         lab.run_until(self.down_us)
+        had = self._executed(self.away)
         lab.cut_power(self.away)
-        self._run_to(self.back_us, "away")
-        return self._come_back()
+        while sum(self._executed(0)) - sum(had) < options.away:
+            lab.run_until(lab.now_us + SHOWN_EVERY_US)
+            self.progress(f"away: {sum(self._executed(0)) - sum(had)} of {options.away} missed")
+        self.back_us = lab.now_us
+        return self._come_back(had)
 
-    def _run_to(self, at_us: int, word: str) -> None:
-        for step_us in range(self.lab.now_us, at_us, SECOND_US):
-            self.lab.run_until(step_us)
-            self.progress(
-                f"{word}: {(step_us - LINKS_UP_US) / SECOND_US:.0f} s simulated, {len(self.lab.asked)} commands"
-            )
-        self.lab.run_until(at_us)
+    def _executed(self, site: ReplicaId) -> Vector:
+        return self.lab.nodes[site].engine.executor.executed().watermark
 
-    def _come_back(self) -> CatchupResult:
+    def _come_back(self, had: Vector) -> CatchupResult:
         lab = self.lab
-        witness = lab.nodes[0].engine.executor.executed().watermark
+        witness = self._executed(0)
         self.missed = list(witness)
         lab.restart(lab.nodes[self.away])
         engine = lab.nodes[self.away].engine
-        missed = sum(witness) - sum(engine.executor.executed().watermark)
         shown: list[dict[str, int]] = []
         took_us = None
         while took_us is None and lab.now_us < self.back_us + GIVE_UP_US:
             lab.run_until(lab.now_us + LOOK_US)
-            done = engine.executor.executed().watermark
+            done = self._executed(self.away)
             if (lab.now_us - self.back_us) % SHOWN_EVERY_US == 0:
                 status: Any = engine.protocol.status()["catching_up"]
                 shown.append(dict(status))
@@ -147,7 +144,7 @@ class _Run:
         return CatchupResult(
             options=self.options,
             site=lab.matrix.sites[self.away],
-            missed=missed,
+            missed=sum(witness) - sum(had),
             took_us=took_us,
             per_lane_s=max(self.sent.values(), default=0),
             shown=shown,

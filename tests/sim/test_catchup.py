@@ -18,7 +18,7 @@ def result() -> CatchupResult:
 
 
 def test_it_learns_what_it_missed_at_a_bounded_rate_and_the_others_do_not_notice(result: CatchupResult) -> None:
-    assert result.missed > 800 and result.took_us is not None
+    assert result.missed >= 1_000 and result.took_us is not None
     assert result.wrong == [], as_table(result)
     assert max(each["missing"] for each in result.shown) > 200, "its status says how far it is"
 
@@ -27,7 +27,7 @@ def test_the_command_line_says_the_same() -> None:
     ran = CliRunner().invoke(bench, ["catchup", "--away", "300", "--json"])
     assert ran.exit_code == 0, ran.output
     said = json.loads(ran.stdout)
-    assert said["missed"] > 200 and said["took_us"] is not None and said["wrong"] == []
+    assert said["missed"] >= 300 and said["took_us"] is not None and said["wrong"] == []
 
 
 def test_the_status_of_a_replica_says_how_many_are_left_and_how_fast_it_goes() -> None:
