@@ -7,6 +7,7 @@ import trio
 
 from bench import (
     catchup as catchup_,
+    failover as failover_,
     hotkey as hotkey_,
     kill as kill_,
     powercut as powercut_,
@@ -141,6 +142,42 @@ def recovery(matrix: str, runs: int, detect_ms: int, seed: int, as_json: bool) -
     result = recovery_.run_recovery(options, console.progress)
     console.progress_done()
     console.result(recovery_.as_json(result), recovery_.as_table(result))
+    raise SystemExit(bool(result.wrong))
+
+
+@bench.command()
+@click.option("--virtual", is_flag=True, help="In virtual time, which is the only way there is yet.")
+@click.option("--matrix", default="gryff5", show_default=True, help="A region matrix by name or path.")
+@click.option("--protocol", default="raft", show_default=True, help="One with a leader.")
+@click.option("--runs", default=200, show_default=True, type=click.IntRange(1, 10_000), help="Crashes, one a cluster.")
+@click.option("--detect-ms", type=click.IntRange(0, 60_000), help="When links break; else only silence tells.")
+@click.option("--leader", metavar="SITE", help="Where the leader is; else it is left to chance.")
+@click.option("--seed", default=1, show_default=True, help="Of the first run; the next one has the next.")
+@_JSON
+def failover(
+    virtual: bool,
+    matrix: str,
+    protocol: str,
+    runs: int,
+    detect_ms: int | None,
+    leader: str | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """A leader dies for ever: how long until another one is able to commit.
+
+    \b
+    Example: python -m bench failover --virtual --protocol raft --runs 200
+    """
+    if not virtual:
+        raise click.UsageError("only --virtual is there yet")
+    console = Console(as_json)
+    options = failover_.FailoverOptions(
+        matrix=matrix, protocol=protocol, runs=runs, detect_ms=detect_ms, leader=leader, seed=seed
+    )
+    result = failover_.run_failover(options, console.progress)
+    console.progress_done()
+    console.result(failover_.as_json(result), failover_.as_table(result))
     raise SystemExit(bool(result.wrong))
 
 
