@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 import trio
 
@@ -16,7 +18,9 @@ from bench import (
     sessions as sessions_,
 )
 from bench.compare import compare
-from epaxos.console import Console
+from bench.diff import diff
+from bench.report import report
+from epaxos.console import Console, exit_code, foreseen, report as report_error
 from epaxos.submission import DEFAULT_LIMITS
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -202,7 +206,21 @@ def powercut(cuts: int, control: bool, seed: int, as_json: bool) -> None:
     raise SystemExit(bool(result.wrong))
 
 
-bench.add_command(compare)
+for _command in (compare, report, diff):
+    bench.add_command(_command)
+
+
+def main() -> int:
+    """Run the command line; what is foreseen to go wrong is told in one line."""
+    try:
+        bench(prog_name="python -m bench", standalone_mode=False)
+    except BaseException as error:
+        known = foreseen(error)
+        if known is None:
+            raise
+        report_error(known, "--json" in sys.argv)
+        return exit_code(known)
+    return 0
 
 
 @bench.command()
@@ -226,4 +244,4 @@ def catchup(matrix: str, away: int, seed: int, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    bench(prog_name="python -m bench")
+    sys.exit(main())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from statistics import median_low
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -91,7 +91,7 @@ class Cell:
     """Who led; None where the protocol has no leader. The bounds of the sites are those under this leader."""
     tallies: dict[str, Tally]
     """Every site's commands, for distributions."""
-    statuses: dict[str, dict[str, object]]
+    statuses: dict[str, dict[str, Any]]
     """What `EPAXOS STATUS` said at every site after the load."""
 
 
