@@ -143,7 +143,7 @@ def site_map(sites: Sequence[str], rtt_us: Sequence[Sequence[int]], *, title: st
             (x0, y0), (x1, y1) = at(places[i]), at(places[j])
             near = row[j] == min(us for k, us in enumerate(row) if k != i)
             kind = "near" if near else "grid"
-            words = f"{sites[i]}-{sites[j]}: {row[j] / 1000:.1f} ms"
+            words = html.escape(f"{sites[i]}-{sites[j]}: {row[j] / 1000:.1f} ms")
             parts.append(f'<line class="{kind}" x1="{x0}" y1="{y0}" x2="{x1}" y2="{y1}"><title>{words}</title></line>')
     for site, place in zip(sites, places, strict=True):
         x, y = at(place)
