@@ -94,13 +94,13 @@ class _Run:
         self.down_us = LINKS_UP_US + BEFORE_US
         self.back_us = self.down_us
         self.sent: Counter[tuple[int, Lane]] = Counter()
-        """(second, lane) -> decisions sent of those that were missed."""
+        """(second, lane) -> decisions sent to it, of those that it missed."""
         self.missed = [0] * lab.n
         """For each lane, the highest slot of them."""
         lab.watch.sent.append(self._sent)
 
-    def _sent(self, life: Life, message: Message) -> None:
-        if isinstance(message, Commit) and message.id.slot <= self.missed[message.id.lane]:
+    def _sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
+        if self.away in peers and isinstance(message, Commit) and message.id.slot <= self.missed[message.id.lane]:
             self.sent[self.lab.now_us // SECOND_US, message.id.lane] += 1
 
     def outcome(self) -> CatchupResult:
