@@ -92,6 +92,9 @@ class Route:
                 except (OSError, trio.TooSlowError) as error:
                     failures.append(f"{replica.name}: {error or 'no answer'}")
                     continue
+                if self._nursery is None:
+                    await trio.aclose_forcefully(stream)
+                    raise Rejected("closed", "the client was left while it connected")
                 self._next = (at + 1) % self._config.n
                 self._link = Link(replica.name, stream)
                 if self._config.password is not None:

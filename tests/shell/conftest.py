@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from epaxos.config import Config
 from epaxos.testing.virtual.cluster import VirtualCluster, open_cluster
 from tests.conftest import ClusterText
-from tests.shell.virtual import DELAY_US, SYNC_US, History, linked
+from tests.shell.virtual import History, linked, set_world
 
 
 @pytest.fixture
@@ -19,9 +19,7 @@ async def idle(autojump_clock: MockClock, cluster_text: ClusterText) -> AsyncIte
     """Three replicas that have not been started, 20 ms apart, with syncs of 1 ms."""
     async with trio.open_nursery() as nursery, open_cluster(Config.parse(cluster_text(3)), History) as cluster:
         nursery.start_soon(_not_for_ever)
-        cluster.network.delay(us=DELAY_US)
-        for disk in cluster.disks.values():
-            disk.sync_us = SYNC_US
+        set_world(cluster)
         yield cluster
         nursery.cancel_scope.cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import trio
 
@@ -35,6 +36,13 @@ class History(epaxos.StateMachine):
 
     def load(self, chunks: Iterable[bytes]) -> None:
         self.commands = [chunk.partition(b":")[2] for chunk in chunks]
+
+
+def set_world(cluster: VirtualCluster[Any]) -> None:
+    """Replicas 20 ms apart, with syncs of 1 ms."""
+    cluster.network.delay(us=DELAY_US)
+    for disk in cluster.disks.values():
+        disk.sync_us = SYNC_US
 
 
 class Outcomes:
@@ -98,7 +106,7 @@ def at_step(step: int, strike: Callable[[], None]) -> Iterator[AtStep]:
         trio.lowlevel.remove_instrument(instrument)
 
 
-async def linked(cluster: VirtualCluster[History]) -> None:
+async def linked(cluster: VirtualCluster[Any]) -> None:
     """Return when every link between the replicas that run is up."""
     for _ in range(10_000):
         peers = {name: replica.status()["peers"] for name, replica in cluster.replicas.items()}
