@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sim sim-long model model-deep mutants powercut redis-diff docs clean
+.PHONY: help demo test lint bench sim sim-long model model-deep mutants fuzz powercut redis-diff docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ model-deep: $(STAMP)  ## two recoveries, and a disk that takes its time, to the 
 
 mutants: $(STAMP)  ## known bugs put in on purpose: the simulator must find each
 	@$(BIN)/epaxos mutants $(ARGS)
+
+fuzz: $(STAMP)  ## nonsense for the Redis front end, drawn anew each time (SECONDS=300)
+	@EPAXOS_FUZZ_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -q tests/shell/test_fuzz_gateway.py -k whatever $(ARGS)
 
 powercut: $(STAMP)  ## the power of a machine with five replicas, cut 20 times under load (needs user-mode-linux)
 	@$(BIN)/python -m bench powercut $(ARGS)
