@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import settings
 
 from epaxos.config import Config
 
 NAMES = ("CA", "VA", "IR", "OR", "JP", "SG", "NL", "BR", "AU", "UK", "IN", "SC", "TW")
+
+settings.register_profile("suite", deadline=None)  # a slow machine is not a wrong program
+settings.load_profile("suite")
 
 
 class ClusterText(Protocol):
