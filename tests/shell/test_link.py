@@ -25,7 +25,7 @@ from epaxos.net.inbox import Inbox
 from epaxos.net.link import LinkLimits, Links
 from epaxos.observe.log import Log
 from epaxos.protocols.interface import PeerDown, PeerUp, Receive, Rtt
-from tests.shell.network import MemoryNetwork, Stalled
+from tests.shell.network import LinkNetwork
 
 pytestmark = pytest.mark.trio
 
@@ -57,7 +57,7 @@ class Node:
 
     def __init__(
         self,
-        network: MemoryNetwork,
+        network: LinkNetwork,
         me: ReplicaId,
         *,
         limits: LinkLimits = LIMITS,
@@ -80,7 +80,7 @@ class Node:
             jitter=random.Random(me),
             delays_us=delays_us or {},
         )
-        network.listen(me, self.links.accept)
+        network.serve(me, self.links.accept)
 
     def send(self, peer: ReplicaId, message: Message) -> None:
         self.links.send((peer,), encode_frame(message))
@@ -103,12 +103,12 @@ class Node:
 
 
 @pytest.fixture
-async def network(nursery: trio.Nursery) -> MemoryNetwork:
-    return MemoryNetwork(nursery)
+async def network(nursery: trio.Nursery) -> LinkNetwork:
+    return LinkNetwork(NAMES, nursery)
 
 
 @pytest.fixture
-async def pair(network: MemoryNetwork, nursery: trio.Nursery) -> AsyncIterator[tuple[Node, Node]]:
+async def pair(network: LinkNetwork, nursery: trio.Nursery) -> AsyncIterator[tuple[Node, Node]]:
     """CA and VA, with links up in both directions. IR does not answer."""
     nodes = Node(network, CA), Node(network, VA)
     for node in nodes:
@@ -118,7 +118,7 @@ async def pair(network: MemoryNetwork, nursery: trio.Nursery) -> AsyncIterator[t
     yield nodes
 
 
-async def call(network: MemoryNetwork, me: ReplicaId, whom: ReplicaId, **changes: Any) -> trio.abc.Stream:
+async def call(network: LinkNetwork, me: ReplicaId, whom: ReplicaId, **changes: Any) -> trio.abc.Stream:
     """A connection to `whom` made by hand, behind the handshake."""
     stream = await network.dial(me, whom)
     await greet(stream, hello(me, **changes), lambda theirs: "")
@@ -148,7 +148,7 @@ async def test_messages_cross_in_both_directions_and_in_order(
 
 
 async def test_frames_leave_a_delay_after_they_were_queued_and_in_order(
-    autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:
     ca, va = Node(network, CA, delays_us={VA: 30_000}), Node(network, VA, delays_us={CA: 42_000})
     for node in (ca, va):
@@ -167,7 +167,7 @@ async def test_frames_leave_a_delay_after_they_were_queued_and_in_order(
 
 
 async def test_a_full_queue_drops_the_newest_and_counts(
-    autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:
     size = len(encode_frame(nack(1)))
     ca = Node(network, CA, limits=LIMITS._replace(queue_bytes=10 * size), delays_us={VA: 1_000_000})
@@ -195,10 +195,10 @@ async def test_what_is_sent_to_nobody_is_lost_and_counted(autojump_clock: MockCl
 
 
 async def test_a_broken_link_is_made_again(
-    autojump_clock: MockClock, pair: tuple[Node, Node], network: MemoryNetwork
+    autojump_clock: MockClock, pair: tuple[Node, Node], network: LinkNetwork
 ) -> None:
     ca, va = pair
-    network.break_links(CA, VA)
+    network.reset("CA", "VA")
     assert (await ca.until(PeerDown))[0].peer == VA
     assert (await ca.until(PeerUp))[0].peer == VA
     await va.until(PeerUp)
@@ -208,18 +208,18 @@ async def test_a_broken_link_is_made_again(
 
 
 async def test_pauses_between_attempts_grow_to_their_bound(
-    autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:
     ca = Node(network, CA)
     nursery.start_soon(ca.links.run)
     await trio.sleep(100)
-    attempts = network.calls.count((CA, VA))
+    attempts = network.calls.count(("CA", "VA"))
     assert 100 <= attempts <= 220  # pauses of a half to one second, but for the first few
     assert ca.log().count("peer_unreachable VA: Connection refused") == 2  # once a minute
 
 
 async def test_a_peer_that_calls_is_called_back_at_once(
-    autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:
     ca = Node(network, CA, limits=LIMITS._replace(reconnect_max_us=600_000_000))
     nursery.start_soon(ca.links.run)
@@ -232,13 +232,13 @@ async def test_a_peer_that_calls_is_called_back_at_once(
 
 
 async def test_a_peer_that_answers_no_ping_is_taken_for_gone(
-    autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:
     async def answer_nothing(stream: trio.abc.Stream) -> None:
         await greet(stream, hello(VA), lambda theirs: "")
         await closed(stream)
 
-    network.listen(VA, answer_nothing)
+    network.serve(VA, answer_nothing)
     ca = Node(network, CA)
     nursery.start_soon(ca.links.run)
     await ca.until(PeerUp)
@@ -249,19 +249,12 @@ async def test_a_peer_that_answers_no_ping_is_taken_for_gone(
 
 
 async def test_a_peer_that_stops_reading_costs_a_bounded_queue(
-    autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:
-    stalled: list[Stalled] = []
-
-    async def dial(whom: ReplicaId) -> trio.abc.Stream:
-        stalled.append(Stalled(await network.dial(CA, whom)))
-        return stalled[-1]
-
     ca, va = Node(network, CA), Node(network, VA)
-    ca.links._dial = dial
     nursery.start_soon(ca.links.run)
     await ca.until(PeerUp)
-    stalled[-1].stalled = True
+    network.wire("CA", "VA").stall()
     frame = encode_frame(nack(1))
     for _ in range(2 * LIMITS.queue_bytes // len(frame)):
         ca.links.send((VA,), frame)
@@ -269,12 +262,13 @@ async def test_a_peer_that_stops_reading_costs_a_bounded_queue(
     assert ca.links.status()["VA"]["queue_bytes"] <= LIMITS.queue_bytes
     assert ca.links.status()["VA"]["dropped"] > 0
     await ca.until(PeerDown)
+    network.heal()
     await ca.until(PeerUp)
     ca.send(VA, nack(2))
     assert (await va.messages(1))[-1] == nack(2)
 
 
-async def test_a_link_is_not_read_while_the_inbox_is_full(autojump_clock: MockClock, network: MemoryNetwork) -> None:
+async def test_a_link_is_not_read_while_the_inbox_is_full(autojump_clock: MockClock, network: LinkNetwork) -> None:
     va = Node(network, VA, inbox_messages=10)
     stream = await call(network, CA, VA)
     for number in range(1, 11):
@@ -287,7 +281,7 @@ async def test_a_link_is_not_read_while_the_inbox_is_full(autojump_clock: MockCl
     assert await va.messages(1) == [nack(11)]
 
 
-async def test_somebody_who_says_nothing_is_closed_in_time(autojump_clock: MockClock, network: MemoryNetwork) -> None:
+async def test_somebody_who_says_nothing_is_closed_in_time(autojump_clock: MockClock, network: LinkNetwork) -> None:
     va = Node(network, VA)
     stream = await network.dial(CA, VA)
     began = trio.current_time()
@@ -297,7 +291,7 @@ async def test_somebody_who_says_nothing_is_closed_in_time(autojump_clock: MockC
     assert va.log() == ["peer_unknown somebody: no answer in time"]
 
 
-async def test_only_so_many_may_say_nothing_at_once(autojump_clock: MockClock, network: MemoryNetwork) -> None:
+async def test_only_so_many_may_say_nothing_at_once(autojump_clock: MockClock, network: LinkNetwork) -> None:
     va = Node(network, VA)
     for _ in range(link.MAX_STRANGERS):
         await network.dial(CA, VA)
@@ -317,7 +311,7 @@ async def test_only_so_many_may_say_nothing_at_once(autojump_clock: MockClock, n
     ],
 )
 async def test_garbage_in_place_of_a_handshake_is_closed(
-    autojump_clock: MockClock, network: MemoryNetwork, data: bytes, why: str
+    autojump_clock: MockClock, network: LinkNetwork, data: bytes, why: str
 ) -> None:
     va = Node(network, VA)
     stream = await network.dial(CA, VA)
@@ -339,7 +333,7 @@ async def test_garbage_in_place_of_a_handshake_is_closed(
     ],
 )
 async def test_both_ends_say_why_they_do_not_talk_and_go_on(
-    autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery, changes: dict[str, Any], why: str
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery, changes: dict[str, Any], why: str
 ) -> None:
     ca, va = Node(network, CA, **changes), Node(network, VA)
     nursery.start_soon(ca.links.run)
@@ -356,7 +350,7 @@ async def test_both_ends_say_why_they_do_not_talk_and_go_on(
     assert await ir.messages(1) == [nack(1)]
 
 
-async def test_a_ghost_of_an_earlier_incarnation_is_refused(autojump_clock: MockClock, network: MemoryNetwork) -> None:
+async def test_a_ghost_of_an_earlier_incarnation_is_refused(autojump_clock: MockClock, network: LinkNetwork) -> None:
     va = Node(network, VA)
     new = await call(network, CA, VA, incarnation=5)
     with pytest.raises(link.Refused, match="VA refuses us: incarnation 4 of CA is over: 5 was seen"):
@@ -366,7 +360,7 @@ async def test_a_ghost_of_an_earlier_incarnation_is_refused(autojump_clock: Mock
 
 
 async def test_a_new_incarnation_ends_the_links_of_the_old_one(
-    autojump_clock: MockClock, pair: tuple[Node, Node], network: MemoryNetwork
+    autojump_clock: MockClock, pair: tuple[Node, Node], network: LinkNetwork
 ) -> None:
     ca, _ = pair
     stream = await call(network, VA, CA, incarnation=2)
@@ -376,7 +370,7 @@ async def test_a_new_incarnation_ends_the_links_of_the_old_one(
     assert await ca.messages(1) == [nack(1)]
 
 
-async def test_a_peer_that_calls_again_replaces_its_link(autojump_clock: MockClock, network: MemoryNetwork) -> None:
+async def test_a_peer_that_calls_again_replaces_its_link(autojump_clock: MockClock, network: LinkNetwork) -> None:
     va = Node(network, VA)
     old, new = await call(network, CA, VA), await call(network, CA, VA)
     assert await closed(old) == b""
@@ -396,7 +390,7 @@ async def test_a_peer_that_calls_again_replaces_its_link(autojump_clock: MockClo
     ids=["oversize", "garbage", "bad message", "pong", "unknown"],
 )
 async def test_a_peer_that_sends_nonsense_is_closed_and_named(
-    autojump_clock: MockClock, network: MemoryNetwork, data: bytes, why: str
+    autojump_clock: MockClock, network: LinkNetwork, data: bytes, why: str
 ) -> None:
     va = Node(network, VA)
     stream, other = await call(network, CA, VA), await call(network, IR, VA)
@@ -409,7 +403,7 @@ async def test_a_peer_that_sends_nonsense_is_closed_and_named(
     assert await va.messages(1) == [nack(2)]
 
 
-async def test_a_stream_that_ends_inside_a_frame_is_named(autojump_clock: MockClock, network: MemoryNetwork) -> None:
+async def test_a_stream_that_ends_inside_a_frame_is_named(autojump_clock: MockClock, network: LinkNetwork) -> None:
     va = Node(network, VA)
     stream = await call(network, CA, VA)
     await stream.send_all(encode_frame(nack(1))[:-1])
@@ -428,21 +422,21 @@ async def test_a_stream_that_ends_inside_a_frame_is_named(autojump_clock: MockCl
     ids=["message", "pong", "oversize"],
 )
 async def test_an_answer_that_is_no_pong_ends_the_link(
-    autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery, data: bytes, why: str
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery, data: bytes, why: str
 ) -> None:
     async def answer(stream: trio.abc.Stream) -> None:
         await greet(stream, hello(VA), lambda theirs: "")
         await stream.send_all(data)
         await closed(stream)
 
-    network.listen(VA, answer)
+    network.serve(VA, answer)
     ca = Node(network, CA)
     nursery.start_soon(ca.links.run)
     await ca.until(PeerDown)
     assert any(line.startswith("peer_down VA: ") and why in line for line in ca.log())
 
 
-async def test_a_pong_counts_once(autojump_clock: MockClock, network: MemoryNetwork, nursery: trio.Nursery) -> None:
+async def test_a_pong_counts_once(autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery) -> None:
     async def answer_twice(stream: trio.abc.Stream) -> None:
         await greet(stream, hello(VA), lambda theirs: "")
         [frame] = FrameReader(64).feed(await stream.receive_some(64))
@@ -450,7 +444,7 @@ async def test_a_pong_counts_once(autojump_clock: MockClock, network: MemoryNetw
         await stream.send_all(2 * encode_control(PONG, token))
         await closed(stream)
 
-    network.listen(VA, answer_twice)
+    network.serve(VA, answer_twice)
     ca = Node(network, CA)
     nursery.start_soon(ca.links.run)
     await ca.until(PeerDown)
@@ -458,7 +452,7 @@ async def test_a_pong_counts_once(autojump_clock: MockClock, network: MemoryNetw
 
 
 async def test_pings_without_reading_pongs_cost_a_bounded_queue(
-    autojump_clock: MockClock, network: MemoryNetwork
+    autojump_clock: MockClock, network: LinkNetwork
 ) -> None:
     Node(network, VA, delays_us={CA: 1_000_000})
     stream = await call(network, CA, VA)
