@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import trio
@@ -55,3 +56,13 @@ def test_victims_that_there_are_not_or_that_leave_no_majority_are_refused() -> N
     for victims in ("3", "0", "CA,VA,OR", "XX", ""):
         with pytest.raises(ConfigError):
             run_kill(kill.KillOptions(victims=victims))
+
+
+def test_kill_9_of_whoever_leads_three_replicas_loses_nothing(tmp_path: Path) -> None:
+    rows = "[[0.0, 2.0, 2.0], [2.0, 0.0, 2.0], [2.0, 2.0, 0.0]]"
+    near = tmp_path / "near.toml"
+    near.write_text(f'description = "one region"\nsource = "a test"\nsites = ["CA", "VA", "IR"]\nrtt_ms = {rows}\n')
+    result = run_kill(kill.KillOptions(matrix=str(near), protocol="raft", victims="leader", every_s=3.0, seconds=10.0))
+    assert result.wrong == []
+    assert len(result.rounds) >= 2 and all(len(round_.victims) == 1 for round_ in result.rounds)
+    assert "linearizable: yes" in kill.as_table(result)
