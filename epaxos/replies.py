@@ -91,7 +91,7 @@ def to_resp3(replies: bytes) -> bytes:
         if replies[at:end] in (NIL, NIL_ARRAY):
             parts += (replies[start:at], NULL)
             start = end
-        elif replies[at] == ord("$"):
+        elif replies[at] in b"$=":
             end += int(replies[at + 1 : end - 2]) + 2
         at = end
     return b"".join((*parts, replies[start:]))
