@@ -346,7 +346,7 @@ class Engine:
 
     def _wake_us(self) -> int | None:
         soonest_us = self._timers.next_us()
-        waits = self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us, self._idle.wake_us()
+        waits = self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us, self._idle.wake_us
         for wake_us in waits:
             if wake_us is not None and (soonest_us is None or wake_us < soonest_us):
                 soonest_us = wake_us

@@ -25,6 +25,8 @@ class IdleSessions:
     def __init__(self, me: ReplicaId, idle_us: int) -> None:
         self._me = me
         self._idle_us = idle_us
+        self.wake_us: int | None = None
+        """When `due` has something to say, unless something happens before."""
         self._touched: tuple[OrderedDict[SessionId, int], ...] = (OrderedDict(), OrderedDict())
         """Of sessions opened here, and of the others, which are their own replica's business first; each with the one
         that was idle for longest in front."""
@@ -35,18 +37,20 @@ class IdleSessions:
             queue = self._touched[session.origin != self._me]
             queue[session] = now_us
             queue.move_to_end(session)
+        self.wake_us = self._soonest_us()
 
     def forget(self, sessions: Iterable[SessionId]) -> None:
         """These have ended."""
         for session in sessions:
             self._touched[session.origin != self._me].pop(session, None)
+        self.wake_us = self._soonest_us()
 
     def due(self, now_us: int) -> list[SessionId]:
         """Those to end now, at most `ENDS_MAX`."""
         found: list[SessionId] = []
+        if self.wake_us is None or self.wake_us > now_us:
+            return found
         for patience, queue in enumerate(self._touched, 1):
-            if not queue:
-                continue
             long_ago_us = now_us - patience * self._idle_us
             for session, at_us in queue.items():
                 if at_us > long_ago_us:
@@ -59,14 +63,9 @@ class IdleSessions:
         at_us, oldest = min((at_us, session) for queue in self._touched for session, at_us in _front(queue))
         return [oldest] if now_us - at_us >= self._idle_us // _EVICTED_AFTER else []
 
-    def wake_us(self) -> int | None:
-        """When `due` has something to say, unless something happens before."""
-        soonest_us = None
-        for patience, queue in enumerate(self._touched, 1):
-            for _, at_us in _front(queue):
-                wake_us = at_us + patience * self._idle_us
-                soonest_us = wake_us if soonest_us is None else min(soonest_us, wake_us)
-        return soonest_us
+    def _soonest_us(self) -> int | None:
+        wakes = (at_us + n * self._idle_us for n, queue in enumerate(self._touched, 1) for _, at_us in _front(queue))
+        return min(wakes, default=None)
 
 
 def _front(queue: OrderedDict[SessionId, int]) -> list[tuple[SessionId, int]]:

@@ -143,6 +143,8 @@ class Sessions:
 
     def touched(self) -> list[SessionId]:
         """The sessions that had a command executed since this was last asked; those that have ended among them."""
+        if not self._touched:
+            return []
         touched, self._touched = self._touched, {}
         return list(touched)
 

@@ -305,7 +305,7 @@ class ProtocolConfig(NamedTuple):
     preferred: ReplicaId | None = None
     """Who should lead, of a protocol that has a leader; None leaves it to chance."""
     eager: bool = False
-    """Act on the smallest quorum and at the earliest moment that are legal, not when it is wise: in simulation only."""
+    """Recover what is needed without asking for it first, and on the smallest legal quorum: in simulation only."""
 
 
 class Protocol(abc.ABC):

@@ -131,9 +131,9 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
     many = KINDS_MIN + int(weight * weight * (len(KINDS) - KINDS_MIN + 1))
     drawn = sorted(kind for _, kind in sorted(scores)[:many])
     kinds = tuple(kind for kind in drawn if kind not in without)
-    fault_us = between(rng, 600, 2_000) * _MILLISECOND
     # A brisk world has time for many timeouts while faults strike, so for many elections where there is a leader.
-    brisk = pick(rng, (1, 1, 4, 16))
+    brisk = pick(rng, (1, 1, 1, 4, 16))
+    fault_us = between(rng, 500, 1_400) * _MILLISECOND // (2 if brisk == 16 else 1)
     base = log_between(rng, 500, 40_000) // brisk
     strikes = [strike for kind in kinds for strike in _strikes(forks, kind, n, fault_us)]
     return Swarm(
@@ -151,12 +151,12 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
         turn_us=pick(rng, (0, 100, 1_000, 3_000)),
         inputs_max=pick(rng, (1, *7 * (1_000,))),
         codec=chance(rng, 0.25),
-        measured=chance(rng, 0.75),
+        measured=chance(rng, 0.9),
         down_after_us=log_between(rng, 10_000, 500_000) // brisk,
         ambush_replies=_ambushes(forks) if AMBUSH in kinds else (),
         interrupts=_interrupts(forks) if INTERRUPT in kinds else {},
         limits=_limits(forks),
-        retry_us=max(2_000, log_between(rng, 5_000, 150_000) // brisk),
+        retry_us=max(4_000, log_between(rng, 10_000, 150_000) // brisk),
         preferred=pick(forks["faults.preferred"], (None, *range(n))),
         eager=chance(forks["faults.eager"], 0.1),
         strikes=tuple(sorted(strikes)),

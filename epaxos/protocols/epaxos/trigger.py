@@ -77,7 +77,7 @@ class Trigger:
     def gaps(self) -> None:
         """Look whether a lane's watermark has stood still for long below something decided or heard of."""
         state, now_us = self.state, self.state.now.mono_us
-        patience_us = (1 if state.eager else GAP_ROUND_TRIPS) * state.round_trip_us()
+        patience_us = GAP_ROUND_TRIPS * state.round_trip_us()
         for lane in range(state.n):
             low, since_us = self._stuck[lane]
             if state.decided.low[lane] != low or state.highest[lane] == low:
@@ -127,7 +127,7 @@ class Trigger:
     def _rank(self, id_: InstanceId, attempt: int) -> int:
         """How many unsuspected replicas come before this one; own ids are this replica's business first."""
         state = self.state
-        if id_.lane == state.me or state.eager:
+        if id_.lane == state.me:
             return 0
         first = (id_.slot // RANK_SLOTS * 7 + id_.lane + attempt) % state.n
         order = [(first + i) % state.n for i in range(state.n)]
