@@ -66,14 +66,14 @@ def test_every_cell_that_was_visited_is_one_that_is_expected() -> None:
     for protocol in VIEWS:
         result = run_seed(11, protocol=protocol)
         assert result.cells.keys() <= VIEWS[protocol].cells
-        assert sum(result.cells.values()) > 500
+        assert 100 < sum(result.cells.values()) <= result.messages
 
 
 def test_a_seed_is_worth_counting() -> None:
     result = run_seed(3)
     assert result.counts and result.commands >= COMMANDS_MIN and len(result.faults) >= KINDS_MIN
     assert sum(result.outcomes.values()) >= result.commands and result.outcomes["open"] == 0
-    assert result.lives >= 5 and result.steps > 500 and result.messages > 500 and result.sim_us > 500_000
+    assert result.lives >= 5 and result.steps > 300 and result.messages > 300 and result.sim_us > 200_000
 
 
 def test_swarms_differ_and_reach_every_kind() -> None:
