@@ -100,13 +100,21 @@ class ByHand:
     """`n` sites. Disks sync at once unless `hold_disk` names a site."""
 
     def __init__(
-        self, n: int = 3, *, window: int = 1024, protocol: str = "epaxos", retry_us: int = RETRY_US, **limits: int
+        self,
+        n: int = 3,
+        *,
+        window: int = 1024,
+        protocol: str = "epaxos",
+        retry_us: int = RETRY_US,
+        preferred: ReplicaId | None = None,
+        **limits: int,
     ) -> None:
         """`limits` are those of `submission.Limits`. Raises ConfigError for a protocol that is not in the registry."""
         self.n = n
         self.window = window
         self.protocol = protocol
         self.retry_us = retry_us
+        self.preferred = preferred
         self.limits = Limits(**limits)
         self.now_us = 1_000
         self.ahead_us = [0] * n
@@ -122,7 +130,7 @@ class ByHand:
 
     def _site(self, i: ReplicaId, disk: MemoryDisk, incarnation: int) -> Site:
         machine = PyKv()
-        config = ProtocolConfig(me=i, n=self.n, window=self.window, retry_us=self.retry_us)
+        config = ProtocolConfig(me=i, n=self.n, window=self.window, retry_us=self.retry_us, preferred=self.preferred)
         protocol, executor = build(self.protocol, config, random.Random(i), disk)
         groups: list[Group] = []
 

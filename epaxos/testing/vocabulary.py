@@ -309,9 +309,10 @@ VERBS: Final[dict[str, Verb]] = {
 """Every command but `cluster`, which comes first, and the actions that the protocol adds."""
 
 CLUSTER: Final = Usage(
-    "cluster N [protocol=NAME] [retry=TIME] [window=N]",
-    f"the first command of a file: 1 to {MAX_REPLICAS} replicas, called {LETTERS[0]}, {LETTERS[1]}, …",
-    ("protocol", "retry", "window"),
+    "cluster N [protocol=NAME] [retry=TIME] [window=N] [preferred=SITE]",
+    f"the first command of a file: 1 to {MAX_REPLICAS} replicas, called {LETTERS[0]}, {LETTERS[1]}, …; with a protocol"
+    " that has a leader, `preferred` should be it",
+    ("protocol", "retry", "window", "preferred"),
 )
 
 ACTION: Final = Usage(
@@ -340,6 +341,11 @@ def begin(words: Sequence[str]) -> Narrator:
         settings["window"] = number("window", options["window"], 1, 1 << 20)
     if "retry" in options:
         settings["retry_us"] = duration_us(options["retry"])
+    if "preferred" in options:
+        sites = LETTERS[: settings["n"]]
+        if options["preferred"] not in sites:
+            raise ScenarioError(f"preferred={options['preferred']} is no replica; there are {', '.join(sites)}")
+        settings["preferred"] = sites.index(options["preferred"])
     return Narrator(protocol=protocol, **settings)
 
 

@@ -40,6 +40,10 @@ _KNOWN: Final = (
     ("epaxos/s44-lost-answers", "answers-once"),
     ("epaxos/s45-nop-is-not-forgotten", "forgotten-nop"),
     ("raft/an-old-entry-is-not-counted", "raft-old-term-committed"),
+    ("raft/a-read-at-a-deposed-leader", "raft-read-unconfirmed"),
+    ("raft/a-returning-node-is-not-a-candidate", "raft-everybody-is-asked"),
+    ("raft/figure-7a-an-entry-is-missing", "raft-never-sent-again"),
+    ("raft/figure-7c-an-entry-too-many", "raft-suffix-kept"),
 )
 """(file, mutant of the registry)"""
 
