@@ -20,22 +20,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from epaxos.messages import (
-    Accept,
-    AcceptOK,
-    Commit,
     Message,
-    PreAccept,
-    PreAcceptOK,
-    Recover as RecoverMessage,
-    RecoverOK,
-    Validate,
-    ValidateOK,
 )
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.testing.model.laws import Broken, Facts, Judge, check_restart
 from epaxos.testing.model.scope import Scope
 from epaxos.testing.model.site import Crash, Deliver, Event, Fire, Move, Recover, Resend, Site, Submit, What
+from epaxos.testing.model.temper import draw
 
+COMMANDS_MAX: Final = 4
 SUBMITS_MAX: Final = 2
 """Commands of one lane in a walk."""
 _CHUNK: Final = 250
@@ -45,28 +38,8 @@ _MOVES_MAX: Final = 400
 _ROUNDS: Final = 6
 """Of recoveries in the reckoning, after which it has to be over."""
 _SETTLING_MAX: Final = 1_000
-_DUPLICATES: Final = (0.0, 0.05, 0.25)
-"""How often a message that arrives will do so again: a walk draws one of these."""
-_ALONE: Final = (0.06, 0.15, 0.35)
-"""How often something happens that is not a delivery, when there is something to deliver; likewise."""
-_EAGER: Final = (0.6, 0.25, 0.05)
-"""How often that is a submission, while there are any; likewise. Late ones meet the recoveries of the first."""
-_LOSSES: Final[dict[type, tuple[float, ...]]] = {
-    PreAccept: (0.0, 0.3, 0.7),
-    PreAcceptOK: (0.0, 0.2, 0.6),
-    Accept: (0.0, 0.4, 0.8),
-    AcceptOK: (0.0, 0.5, 0.9),
-    Commit: (0.0, 0.8, 1.0, 1.0),
-    RecoverMessage: (0.0, 0.2, 0.5),
-    RecoverOK: (0.0, 0.2, 0.4),
-    Validate: (0.0, 0.2),
-    ValidateOK: (0.0, 0.2),
-}
-"""The rates of loss that a walk draws from, for each kind of message of each ballot of each id; none for others."""
-_LATE: Final = (0.0, 0.0, 0.9)
-"""How likely messages of that kind, ballot and id are to come late; drawn likewise."""
 _LATE_COMES: Final = 0.04
-"""How often a late message is on its way at last."""
+"""How often a late message is on its way at last, before each move."""
 
 
 def walking_scope(n: int) -> Scope:
@@ -173,32 +146,37 @@ class Walk:
         """(source, target, message)"""
         self.said: list[list[What]] = [[] for _ in range(self.n)]
         self.silent: set[int] = set()
-        self.recoveries = rng.choice((1, 2, 3, 3))
+        self.temper = temper = draw(rng)
+        self.recoveries = rng.choice(temper.recoveries)
         self.recovered = self.restarted = 0
-        self.crashing = rng.randrange(self.n) if rng.random() < 0.4 else None
+        self.crashing = rng.randrange(self.n) if rng.random() < temper.crash else None
         self.submits = self._plan()
-        self.fate: dict[tuple[type, object, int], tuple[float, float]] = {}
-        """(kind, id, ballot) -> (rate of loss, how likely to come late)"""
-        self.reckoning = False
-        self.late: list[tuple[int, int, Message]] = []
-        self.alone, self.eager, self.duplicate = rng.choice(_ALONE), rng.choice(_EAGER), rng.choice(_DUPLICATES)
-        self.recoverers = rng.sample(range(self.n), rng.choice((1, 2, 3, self.n)))
         self.coordinators = [lane for lane, _ in self.submits]
+        self.victim = self.coordinators[0] if rng.random() < temper.one_victim else None
+        """The lane whose ids are recovered, if it is always the same."""
         self.silences = {
-            rng.randrange(2, 40): lane for lane in self.coordinators[: (self.n - 1) // 2] if rng.random() < 0.4
+            rng.randrange(2, 40): lane
+            for lane in self.coordinators[: (self.n - 1) // 2]
+            if rng.random() < temper.silence
         }
         """move -> who falls silent before it"""
-        self.victim = self.coordinators[0] if rng.random() < 0.5 else None
-        """The lane whose ids are recovered, if it is always the same."""
+        self.brisk = rng.random() < temper.brisk
+        self.alone, self.eager = rng.choice(temper.alone), rng.choice(temper.eager)
+        self.duplicate = rng.choice(temper.duplicate)
+        self.recoverers = rng.sample(range(self.n), rng.choice((1, 2, 3, self.n)))
+        self.fate: dict[tuple[type, object, int], tuple[float, float]] = {}
+        """(kind, id, ballot) -> (rate of loss, how likely to come late)"""
+        self.late: list[tuple[int, int, Message]] = []
+        self.reckoning = False
 
     def _plan(self) -> list[tuple[int, int]]:
-        """(replica, which of its batches) of the commands, two to four, most of them in conflict."""
-        rng = self.rng
-        lanes = rng.sample(range(self.n), rng.choice((2, 2, 3)))
+        """(replica, which of its batches) of the commands, most of them in conflict."""
+        rng, temper = self.rng, self.temper
+        lanes = rng.sample(range(self.n), rng.choice(temper.commands))
         plan = [(lane, 0) for lane in lanes]
-        if rng.random() < 0.25:
+        if rng.random() < temper.more:
             plan.append((lanes[0], 1))
-        if rng.random() < 0.1 and len(plan) < 4:
+        if rng.random() < temper.more and len(plan) < COMMANDS_MAX:
             plan.append((lanes[-1], SUBMITS_MAX))
         return plan
 
@@ -210,11 +188,11 @@ class Walk:
         for at in range(_MOVES_MAX):
             if at in self.silences:
                 self.silent.add(self.silences[at])
-            if self.late and (not self.under_way or rng.random() < _LATE_COMES):
+            if self.late and rng.random() < _LATE_COMES:
                 self.under_way.append(self.late.pop(rng.randrange(len(self.late))))
             if self.under_way and rng.random() > self.alone:
-                self._deliver(int(rng.random() * len(self.under_way)))
-            elif not self._something() and not self.under_way:
+                self._deliver(-1 if self.brisk else int(rng.random() * len(self.under_way)))
+            elif not self._something() and not self.under_way and not self.late:
                 break
         self._reckon()
         found = self.judge.judge([Facts.of(said) for said in self.said])
@@ -288,7 +266,9 @@ class Walk:
         key = kind, getattr(message, "id", None), getattr(message, "ballot", 0)
         fate = self.fate.get(key)
         if fate is None:
-            fate = self.fate[key] = rng.choice(_LOSSES.get(kind, (0.0,))), rng.choice(_LATE)
+            temper = self.temper
+            lost, late = temper.losses.get(kind, (0.0,)), temper.lates.get(kind, temper.late)
+            fate = self.fate[key] = rng.choice(lost), rng.choice(late)
         if rng.random() >= fate[0]:
             (self.late if rng.random() < fate[1] else self.under_way).append((source, target, message))
 
