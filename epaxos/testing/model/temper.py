@@ -94,6 +94,7 @@ DUEL: Final = Temper(
     commands=(1, 2),
     recoveries=(3, 4),
     one_victim=1.0,
+    crash=0.3,
     silence=0.2,
     brisk=0.9,
     alone=(0.02,),
@@ -115,6 +116,7 @@ RIVALS: Final = Temper(
     recoveries=(2, 3),
     one_victim=0.0,
     silence=0.3,
+    duplicate=(0.0, 0.25),
     alone=(0.05, 0.2),
     eager=(0.9, 0.05),
 )

@@ -21,8 +21,8 @@ _SABOTAGE: Final = Path(__file__).parents[1] / "sabotage.py"
 HUNT_STRIDE: Final = 100_000
 """Hunts of one mutant look at seeds this far apart, so that none of them meets a seed of another."""
 
-WALKS_A_SEED: Final = 50
-"""A walk of the model costs as much less than a seed of whole engines; so hunts of either kind cost the same."""
+WALKS_A_SEED: Final = 100
+"""A walk of the model costs less than a thirtieth of a seed of whole engines, and what is sought there is rarer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ RECOVERY: Final[tuple[Mutant, ...]] = (
             ),
         ),
         where="walks",
+        n=3,
     ),
     Mutant(
         name="own-record-first",
@@ -70,18 +71,6 @@ RECOVERY: Final[tuple[Mutant, ...]] = (
         where="walks",
     ),
     Mutant(
-        name="one-agreeing-answer",
-        story="a recovery takes for its candidate what a single replica answered (R3 without its count)",
-        edits=(
-            (
-                _EPAXOS + "verdict",
-                "    if not agree or len(agree) < len(replies) - state.quorums.e:",
-                "    if not agree:",
-            ),
-        ),
-        where="walks",
-    ),
-    Mutant(
         name="first-answer-wins",
         story="a recovery keeps the first pre-accepted dependencies it hears of, its own, though others differ (B8)",
         edits=(
@@ -120,19 +109,6 @@ RECOVERY: Final[tuple[Mutant, ...]] = (
         name="ballot-used-twice",
         story="a recovery that starts over uses its ballot again (S30)",
         edits=((_EPAXOS + "recover", "next_ballot(above, state.me", "next_ballot(max(above - 1, 0), state.me"),),
-        where="walks",
-    ),
-    Mutant(
-        name="stale-answers-count",
-        story="answers to an earlier ballot of one's own are counted for the present one (S29)",
-        edits=(
-            (
-                _EPAXOS + "recover",
-                "instance.recovery is not None and instance.recovery.ballot == message.ballot:\n"
-                "            if message.payload",
-                "instance.recovery is not None:\n            if message.payload",
-            ),
-        ),
         where="walks",
     ),
     Mutant(
@@ -184,23 +160,6 @@ RECOVERY: Final[tuple[Mutant, ...]] = (
                 _EPAXOS + "lead",
                 "self.state.commit(instance, instance.batch, instance.init_dep, fast=True)",
                 "self.state.commit(instance, instance.batch, instance.lead.equal, fast=True)",
-            ),
-        ),
-        where="walks",
-    ),
-    Mutant(
-        name="forgotten-nop",
-        story="an id that is known to be a Nop is left out of later answers (D3, S45)",
-        edits=(
-            (
-                _EPAXOS + "state",
-                "        self.decided.add(instance.id)\n        self.save",
-                "        if instance.nop:\n"
-                "            self.index = type(self.index)(self.n)\n"
-                "            for i in self.live.values():\n"
-                "                if i.init_dep is not None and i.batch and not (i.nop and i.phase is Phase.COM):\n"
-                "                    self.index.register(i.id, i.batch)\n"
-                "        self.decided.add(instance.id)\n        self.save",
             ),
         ),
         where="walks",
