@@ -48,6 +48,7 @@ RAFT: Final[tuple[Mutant, ...]] = (
         "raft-read-unconfirmed",
         "a leader that was deposed and does not know it answers reads, since nobody told it otherwise",
         ("reads", "confirmed = self.lead.confirmed()", "confirmed = self.lead.round"),
+        ("reads", "            if self.state.majority == 1:\n", "            if True:\n"),
         ("protocol", "if self.lead.is_cut_off():", "if False:"),
         n=3,
     ),
