@@ -240,12 +240,13 @@ class Walk:
     # -- moves
 
     def _deliver(self, at: int) -> None:
-        """One of the messages under way arrives; now and then it will once more."""
+        """One of the messages under way arrives; now and then it will once more, later."""
         flights = self.under_way
-        source, target, message = flights[at]
-        if self.rng.random() >= self.duplicate:
-            flights[at] = flights[-1]
-            flights.pop()
+        source, target, message = flight = flights[at]
+        flights[at] = flights[-1]
+        flights.pop()
+        if self.rng.random() < self.duplicate:
+            self.late.append(flight)
         if target not in self.silent:
             self._take(target, Deliver(source, message))
 
