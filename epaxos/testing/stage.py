@@ -191,6 +191,7 @@ class Stage:
 
     def _haunt(self, node: Node, life: object, ghost: Receive) -> None:
         if node.up and node.life == life:
+            self.delivered[type(ghost.message).__name__] += 1
             node.put(ghost)
 
     # -- what a subclass makes of it
