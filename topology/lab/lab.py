@@ -136,8 +136,7 @@ def tear_down(name: str) -> int:
     state = lab_state.read(name)
     if state is not None:
         tun.stop(state)
-    found = namespaces.existing(lab_state.namespace_prefix(name))
-    namespaces.delete(found)
+    count = namespaces.delete_all(lab_state.namespace_prefix(name))
     if state is not None:
         state.remove()
-    return len(found)
+    return count

@@ -17,7 +17,7 @@ from epaxos.errors import EpaxosError
 
 RUN: Final = Path("/run/netns")
 _CLONE_NEWNET: Final = 0x40000000
-_PACKAGES: Final = "iproute2"
+_PACKAGES: Final = "iproute2 util-linux"
 
 
 class LabError(EpaxosError):
@@ -28,9 +28,12 @@ def batch(tool: str, lines: Sequence[str], *, namespace: str | None = None) -> N
     """Run `ip` or `tc` once for all `lines`, in a namespace if one is named. Raises LabError with what it says."""
     if not lines:
         return
-    if shutil.which(tool) is None:
-        raise LabError(f"the command {tool} is missing (Debian: apt-get install {_PACKAGES})")
+    for command in (tool, "setpriv"):
+        if shutil.which(command) is None:
+            raise LabError(f"the command {command} is missing (Debian: apt-get install {_PACKAGES})")
     words = [tool, *(("-n", namespace) if namespace else ()), "-batch", "-"]
+    # The tool ends with this process: a set-up that is killed makes nothing more while it is being taken down.
+    words = ["setpriv", "--pdeathsig", "KILL", *words]
     done = subprocess.run(words, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")
@@ -47,15 +50,16 @@ def pids(namespace: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-def delete(namespaces: Sequence[str]) -> None:
-    """End what runs in them, then remove them, with every link that ends there."""
-    for namespace in namespaces:
-        for pid in pids(namespace):
-            try:
+def delete_all(prefix: str) -> int:
+    """End what runs in namespaces of such names, then remove them, with every link that ends there; how many."""
+    count = 0
+    while namespaces := existing(prefix):
+        for pid in (pid for namespace in namespaces for pid in pids(namespace)):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-    batch("ip", [f"netns delete {namespace}" for namespace in namespaces])
+        batch("ip", [f"netns delete {namespace}" for namespace in namespaces])
+        count += len(namespaces)
+    return count
 
 
 @contextmanager
