@@ -35,7 +35,15 @@ lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 
-bench: $(STAMP)  ## what three durable replicas do on this machine, by redis-benchmark (needs redis-tools)
+bench: $(STAMP)  ## EPaxos beside Raft's best and worst leader at three conflict rates: a table, and bench.html
+	@$(BIN)/python -m bench compare --out bench.json $(ARGS)
+	@$(BIN)/python -m bench report bench.json --out bench.html
+
+bench-full: $(STAMP)  ## the same under every leader at six conflict rates: about an hour
+	@$(BIN)/python -m bench compare --out bench-full.json --leaders all --conflicts 0,2,10,25,50,100 --seconds 60 $(ARGS)
+	@$(BIN)/python -m bench report bench-full.json --out bench-full.html
+
+bench-redis: $(STAMP)  ## what three durable replicas do on this machine, by redis-benchmark (needs redis-tools)
 	@$(BIN)/python -m bench redis $(ARGS)
 
 sim: $(STAMP)  ## 20 000 seeds of the simulator: ten minutes on two processors
@@ -69,5 +77,5 @@ docs: $(STAMP)  ## write docs/reference/ anew from the code
 
 clean:  ## remove everything that make has made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
-	rm -f epaxos/_ext/*.so
+	rm -f epaxos/_ext/*.so bench.json bench.html bench-full.json bench-full.html
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
