@@ -15,8 +15,6 @@ from epaxos.testing.record import Form, Part
 
 _OK = b"+OK\r\n"
 _NIL = b"$-1\r\n"
-_EACH_KEY = ("mget", "transact")
-"""Commands whose reply is an array of what they read of each key."""
 
 
 def bulk(value: bytes | None) -> bytes:
@@ -26,6 +24,15 @@ def bulk(value: bytes | None) -> bytes:
 
 def _integer(value: int) -> bytes:
     return b":%d\r\n" % value
+
+
+def _array(replies: list[bytes]) -> bytes:
+    return b"*%d\r\n" % len(replies) + b"".join(replies)
+
+
+def _value_of(reply: bytes) -> bytes:
+    """The value in a reply that has one."""
+    return reply[reply.index(b"\r\n") + 2 : -2]
 
 
 class KvModel:
@@ -60,8 +67,12 @@ class KvModel:
 
     def compose(self, form: Form, replies: list[bytes]) -> bytes:
         """As `Model.compose`."""
-        if form.verb in _EACH_KEY:
-            return b"*%d\r\n" % len(replies) + b"".join(replies)
+        if form.verb == "mget":
+            return _array(replies)
+        if form.verb == "exec":
+            pairs = zip(form.parts, replies, strict=True)
+            lengths = [_integer(len(_value_of(reply))) for part, reply in pairs if part.verb == "append_get"]
+            return _array([*lengths, _array(replies)])
         if form.verb == "mset":
             return _OK
         if form.verb in ("del", "exists"):
@@ -71,14 +82,20 @@ class KvModel:
 
     def project(self, form: Form, reply: bytes) -> list[bytes | None]:
         """As `Model.project`."""
-        if form.verb in _EACH_KEY:
-            head, _, rest = reply.partition(b"\r\n")
-            if head != b"*%d" % len(form.parts):
-                raise ValueError(f"{reply!r} does not answer a command on {len(form.parts)} keys")
-            return list(self.split(rest, len(form.parts)))
+        if form.verb == "mget":
+            return list(self._elements(reply, len(form.parts)))
+        if form.verb == "exec":
+            appended = sum(part.verb == "append_get" for part in form.parts)
+            return list(self._elements(self._elements(reply, appended + 1)[-1], len(form.parts)))
         if len(form.parts) == 1 or form.verb == "mset":
             return [reply for _ in form.parts]
         return [None for _ in form.parts]
+
+    def _elements(self, array: bytes, count: int) -> list[bytes]:
+        head, _, rest = array.partition(b"\r\n")
+        if head != b"*%d" % count:
+            raise ValueError(f"{array!r} is no array of {count} replies")
+        return self.split(rest, count)
 
     def split(self, data: bytes, count: int) -> list[bytes]:
         """As `Model.split`: replies of Redis (RESP2)."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from epaxos.ids import ReplicaId
 from epaxos.machines.interface import BatchMachine
+from epaxos.machines.kv import Kv
 from epaxos.messages import Message
 from epaxos.protocols.interface import PeerDown
 from epaxos.protocols.registry import Factory
@@ -27,7 +28,6 @@ from epaxos.testing.node import Node
 from epaxos.testing.record import Call, Life, Model, Record, Violation
 from epaxos.testing.stage import Stage
 from epaxos.testing.trace import Trace
-from epaxos.testing.transactions import TransactKv
 from epaxos.testing.workload import Clients, Commands, Source
 
 SETTLE_US: Final = 30_000_000
@@ -46,7 +46,7 @@ class Play(NamedTuple):
     invariants: Sequence[type[Invariant]] = ALL
 
 
-KV: Final = Play(TransactKv, Commands, KvModel())
+KV: Final = Play(Kv, Commands, KvModel())
 """The key-value machine."""
 
 

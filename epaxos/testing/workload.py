@@ -15,11 +15,11 @@ from epaxos.command import READ, WHOLE, Command, Entry
 from epaxos.engine import Cancel, Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.machines.kv import INCREMENT, SET_GET, Op
+from epaxos.machines.transactions import WATCHER_BYTES, exec_command
 from epaxos.packing import encode_run
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 from epaxos.testing.record import Call, Form, Life, Outcome, Part, Violation
 from epaxos.testing.sessionload import SessionClient
-from epaxos.testing.transactions import transact
 
 if TYPE_CHECKING:
     from epaxos.testing.loop import World
@@ -38,7 +38,7 @@ _SHARES: Final = (
     ("get", 20),
     ("incrby", 12),
     ("append", 6),
-    ("transact", 8),
+    ("exec", 8),
     ("mget", 12),
     ("mset", 10),
     ("getset", 4),
@@ -97,8 +97,8 @@ class Commands:
         verb = pick(self._rng, self._verbs)
         if verb == "incrby":
             return self._incrby()
-        if verb == "transact":
-            return self._transact()
+        if verb == "exec":
+            return self._exec()
         return self._append() if verb == "append" else self._of_registers(verb)
 
     def survey(self) -> Form:
@@ -130,14 +130,16 @@ class Commands:
         key, value = self._one(self.lists), b"<%b>" % self._tag()
         return Form((Entry(Op.APPEND, 0, key, value),), "append", (Part(key, "append", value),), pure=False)
 
-    def _transact(self) -> Form:
+    def _exec(self) -> Form:
+        """Append to some lists, then read them and others, in one transaction."""
         tag = self._tag()
-        steps: list[tuple[bytes, bytes | None]] = []
-        for i, key in enumerate(self._several(self.lists)):
-            appends = chance(self._rng, 0.6) or i == 0
-            steps.append((key, b"<%b.%d>" % (tag, i) if appends else None))
-        parts = [Part(key, "get") if each is None else Part(key, "append_get", each) for key, each in steps]
-        return Form(transact(steps, tag), "transact", tuple(parts), pure=False)
+        keys = self._several(self.lists)
+        appended = {key: b"<%b.%d>" % (tag, i) for i, key in enumerate(keys) if i == 0 or chance(self._rng, 0.6)}
+        queued: list[Command] = [(Entry(Op.APPEND, 0, key, value),) for key, value in appended.items()]
+        queued.append(tuple(Entry(Op.MGET, READ, key, tag) for key in keys))
+        parts = [Part(key, "append_get", appended[key]) if key in appended else Part(key, "get") for key in keys]
+        command = exec_command(Op.EXEC, Op.WATCH, bytes(WATCHER_BYTES), (), queued)
+        return Form(command, "exec", tuple(parts), pure=False)
 
     def _read(self, verb: str, keys: tuple[bytes, ...]) -> Form:
         op, part = {"get": (Op.GET, "get"), "mget": (Op.MGET, "get"), "exists": (Op.EXISTS, "exists")}.get(

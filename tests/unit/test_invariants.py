@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from epaxos.command import NOP, READ, Batch, Entry, Payload
+from epaxos.command import NOP, READ, Batch, Command, Entry, Payload
 from epaxos.ids import BatchNumber, InstanceId, ReplicaId
 from epaxos.machines.kv import Op
+from epaxos.machines.transactions import WATCHER_BYTES, exec_command
 from epaxos.messages import Accept, AcceptOK, Message, PreAccept, RecoverOK
 from epaxos.packing import encode_run
 from epaxos.protocols.interface import Frontier, Order
 from epaxos.testing.invariants import ALL, Final, Watch
 from epaxos.testing.kvmodel import KvModel
 from epaxos.testing.record import Call, Form, Life, Outcome, Part, Record, Violation
-from epaxos.testing.transactions import transact
 
 SECRET = bytes(16)
 A, B, A_AGAIN = Life(0, 1), Life(1, 1), Life(0, 2)
@@ -269,9 +269,15 @@ def history_that_no_order_explains(run: Run) -> None:
 
 
 def half_of_a_command_seen(run: Run) -> None:
-    both = transact([(b"k", b"<1>"), (b"l", b"<2>")], b"")
+    keys = (b"k", b"l")
+    queued: list[Command] = [
+        (Entry(Op.APPEND, 0, b"k", b"<1>"),),
+        (Entry(Op.APPEND, 0, b"l", b"<2>"),),
+        tuple(Entry(Op.MGET, READ, key, b"") for key in keys),
+    ]
+    both = exec_command(Op.EXEC, Op.WATCH, bytes(WATCHER_BYTES), (), queued)
     parts = (Part(b"k", "append_get", b"<1>"), Part(b"l", "append_get", b"<2>"))
-    append = Form(both, "transact", parts, pure=False)
+    append = Form(both, "exec", parts, pure=False)
     get = Form(
         tuple(Entry(Op.MGET, READ, key, b"") for key in (b"k", b"l")),
         "mget",
@@ -280,7 +286,7 @@ def half_of_a_command_seen(run: Run) -> None:
     )
     first, second = run.ask(append, stream=1), run.ask(get, stream=2)
     run.answer(second, b"*2\r\n$3\r\n<1>\r\n$-1\r\n")
-    run.answer(first, b"*2\r\n$3\r\n<1>\r\n$3\r\n<2>\r\n")
+    run.answer(first, b"*3\r\n:3\r\n:3\r\n*2\r\n$3\r\n<1>\r\n$3\r\n<2>\r\n")
     run.everywhere(append)
     run.finish()
 
