@@ -33,12 +33,10 @@ _KNOWN: Final = (
     ("epaxos/s22-one-order-from-every-start", "order-of-the-walk"),
     ("epaxos/s27-duplicate-preaccept", "recomputed-answer"),
     ("epaxos/s28-late-preaccept", "late-preaccept-votes"),
-    ("epaxos/s30-restart-of-a-recoverer", "stale-answers-count"),
     ("epaxos/s37-duplicate-validate", "validate-overwrites-a-vote"),
     ("epaxos/s38-send-after-logging", "send-before-logging"),
     ("epaxos/s43-pipelining-across-a-nop", "no-order-on-a-connection"),
     ("epaxos/s44-lost-answers", "answers-once"),
-    ("epaxos/s45-nop-is-not-forgotten", "forgotten-nop"),
     ("raft/an-old-entry-is-not-counted", "raft-old-term-committed"),
     ("raft/a-read-at-a-deposed-leader", "raft-read-unconfirmed"),
     ("raft/a-returning-node-is-not-a-candidate", "raft-everybody-is-asked"),
@@ -48,6 +46,40 @@ _KNOWN: Final = (
 """(file, mutant of the registry)"""
 
 _NEW: Final = (
+    (
+        "epaxos/s30-restart-of-a-recoverer",
+        Mutant(
+            name="stale-answers-count",
+            story="answers to an earlier ballot of one's own are counted for the present one (S29)",
+            edits=(
+                (
+                    _EPAXOS + "recover",
+                    "instance.recovery is not None and instance.recovery.ballot == message.ballot:\n"
+                    "            if message.payload",
+                    "instance.recovery is not None:\n            if message.payload",
+                ),
+            ),
+        ),
+    ),
+    (
+        "epaxos/s45-nop-is-not-forgotten",
+        Mutant(
+            name="forgotten-nop",
+            story="an id that is known to be a Nop is left out of later answers (D3)",
+            edits=(
+                (
+                    _EPAXOS + "state",
+                    "        self.decided.add(instance.id)\n        self.save",
+                    "        if instance.nop:\n"
+                    "            self.index = type(self.index)(self.n)\n"
+                    "            for i in self.live.values():\n"
+                    "                if i.init_dep is not None and i.batch and not (i.nop and i.phase is Phase.COM):\n"
+                    "                    self.index.register(i.id, i.batch)\n"
+                    "        self.decided.add(instance.id)\n        self.save",
+                ),
+            ),
+        ),
+    ),
     (
         "epaxos/s10-late-answer-of-the-coordinator",
         Mutant(
