@@ -21,6 +21,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
                 "        state.send((peer,), PreAcceptOK(id=instance.id, dep=instance.ack_dep), 0)",
             ),
         ),
+        n=3,
         quick=True,
     ),
     Mutant(
