@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -116,6 +116,21 @@ class LocalCluster:
             return
         raise ClusterError(f"{name} did not {what} within {within_s:g} s\n{self._tail(name)}".rstrip())
 
+    async def wait_quiet(self, *, within_s: float) -> None:
+        """Returns when every replica has executed all that any of them knows of.
+
+        A command of unknown outcome may take effect until then, between two questions to two replicas. Raises
+        ClusterError when a replica ends, or at the time limit.
+        """
+        with trio.move_on_after(within_s):
+            while True:
+                self.check()
+                with suppress(OSError, ConnectionLost, ErrorReply):
+                    if _at_rest([await self.status(name) for name in self.spec.names]):
+                        return
+                await trio.sleep(POLL_S)
+        raise ClusterError(f"the replicas did not come to rest within {within_s:g} s")
+
     async def _answers(self, name: str, holds: Callable[[str, dict[str, Any]], bool]) -> bool:
         """Does `holds` hold of the replica now? Not while it cannot be asked."""
         try:
@@ -211,6 +226,14 @@ async def local_cluster(spec: ClusterSpec) -> AsyncIterator[LocalCluster]:
         yield cluster
     finally:
         await cluster.stop()
+
+
+def _at_rest(statuses: Sequence[dict[str, Any]]) -> bool:
+    """Nothing is under way, and all there is was executed: the `highest` slots of EPaxos, the `last` entry of Raft."""
+    details = [status["detail"] for status in statuses]
+    idle = not any(status[name] for status in statuses for name in ("behind", "in_flight", "pending"))
+    known = [detail.get("highest", detail.get("last")) for detail in details]
+    return idle and all(detail["executed"] == known[0] == each for detail, each in zip(details, known, strict=True))
 
 
 def _addresses(spec: ClusterSpec) -> tuple[dict[str, tuple[str, int]], dict[str, tuple[str, int]]]:

@@ -132,6 +132,8 @@ async def run_kill(options: KillOptions, progress: Progress = lambda text: None)
             await cluster.wait_ready(within_s=READY_WITHIN_S)
             shared = Load(Random(options.seed), readers=len(matrix.sites))
             await _load(cluster, result, shared, whom, progress)
+            progress("waiting until all that is under way has ended")
+            await cluster.wait_quiet(within_s=CONVERGED_WITHIN_S)
             progress("reading everything at every replica")
             await _converge(cluster, result, shared)
     return result
@@ -275,7 +277,7 @@ async def _execute(connection: RespConnection, *words: bytes) -> Any:
 
 
 async def _converge(cluster: LocalCluster, result: KillResult, shared: Load) -> None:
-    """Reads are ordered behind everything acknowledged, so each replica's answer is the final one."""
+    """Nothing is under way any more, so each replica's answer is the final one."""
     finals: dict[bytes, set[bytes]] = {}
     with trio.fail_after(CONVERGED_WITHIN_S):
         for site in result.sites:

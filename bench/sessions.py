@@ -72,8 +72,7 @@ async def run_sessions(options: SessionOptions) -> SessionResult:
             await cluster.wait_ready(within_s=READY_WITHIN_S)
             await _load(cluster, Path(directory) / "cluster.toml", result)
             await cluster.wait_ready(within_s=READY_WITHIN_S)
-            async with epaxos.Client(Path(directory) / "cluster.toml", retry_ms=0) as kv:
-                await kv.set("end", "of the load")
+            await cluster.wait_quiet(within_s=READY_WITHIN_S)
             for counter in counters:
                 result.values[counter] = {name: int(await cluster.ask(name, "GET", counter) or 0) for name in SITES}
     return result
