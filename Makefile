@@ -46,13 +46,13 @@ bench-full: $(STAMP)  ## the same under every leader at six conflict rates: abou
 bench-redis: $(STAMP)  ## what three durable replicas do on this machine, by redis-benchmark (needs redis-tools)
 	@$(BIN)/python -m bench redis $(ARGS)
 
-sim: $(STAMP)  ## 20 000 seeds of the simulator: ten minutes on two processors
+sim: $(STAMP)  ## 20 000 seeds of the simulator: ten to twelve minutes on two processors
 	@$(BIN)/epaxos sim --seeds 1..20000 $(ARGS)
 
 sim-long: $(STAMP)  ## five times as many: about an hour
 	@$(BIN)/epaxos sim --seeds 1..100000 $(ARGS)
 
-model: $(STAMP)  ## every state of small scopes, and a million walks: a quarter of an hour on two processors
+model: $(STAMP)  ## every state of small scopes, and a million walks: some twenty minutes on two processors
 	@$(BIN)/epaxos model --scope commit --scope recovery --scope same-lane --scope restart --scope same-lane-restart --scope three
 	@$(BIN)/epaxos model --walks 1000000 --replicas 5 --jobs 2
 	@$(BIN)/epaxos model --walks 100000 --replicas 7 --jobs 2
