@@ -200,6 +200,23 @@ def config_explain(names: Sequence[str], as_json: bool) -> None:
     Console(as_json).result([doc._asdict() for doc in docs], "\n\n".join(map(key_text, docs)))
 
 
+@config.command("new")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--cluster", default="shop", show_default=True, help="What it is called.")
+@click.option("--peers", default=7401, show_default=True, help="The first replica's port for the others.")
+@click.option("--clients", default=6401, show_default=True, help="The first replica's port for clients.")
+@json_option
+def config_new(names: Sequence[str], cluster: str, peers: int, clients: int, as_json: bool) -> None:
+    """Print a file for replicas of these names on this machine, to start from.
+
+    Example: epaxos config new CA VA IR >cluster.toml
+    """
+    from epaxos.commands import newconfig
+
+    found = newconfig.text(names, cluster=cluster, peers=peers, clients=clients)
+    Console(as_json).result(found, found.removesuffix("\n"))
+
+
 @config.command("check")
 @click.argument("path", type=click.Path(dir_okay=False), metavar="FILE")
 @set_option
@@ -432,17 +449,29 @@ for _each in _WORDS:
 @config_option
 @set_option
 @click.option("--watch", is_flag=True, help="Again every second, until interrupted.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Until all replicas are there, linked, and have executed what any had; exit with 1 when that takes longer.",
+)
 @json_option
-def status(config_path: str, overrides: Sequence[str], watch: bool, as_json: bool) -> int:
+def status(config_path: str, overrides: Sequence[str], watch: bool, wait_s: float | None, as_json: bool) -> int:
     """One row a replica: what it has executed, how far behind it is, latencies, disk.
 
     Example: epaxos status --config cluster.toml --watch
     """
     import trio
 
-    from epaxos.commands.status import show
+    from epaxos.commands import status as module
 
-    return trio.run(partial(show, Config.load(config_path, overrides), Console(as_json), watch=watch))
+    found, console = Config.load(config_path, overrides), Console(as_json)
+    if wait_s is None:
+        return trio.run(partial(module.show, found, console, watch=watch))
+    if watch:
+        raise click.UsageError("--wait ends when all is well, --watch never: choose one")
+    return trio.run(module.wait, found, console, wait_s)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

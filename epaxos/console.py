@@ -39,6 +39,10 @@ class Console:
         """What the command found out: `value` as JSON, or `text`."""
         click.echo(json.dumps(value, ensure_ascii=False, default=str) if self.as_json else text)
 
+    def warn(self, text: str) -> None:
+        """One line about what is not as it should be."""
+        click.echo(f"epaxos: {text}", err=True)
+
     def progress(self, text: str) -> None:
         """One line that the next one overwrites; silent when nobody watches."""
         if self.progress_shown:

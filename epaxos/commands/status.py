@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from epaxos.errors import EpaxosError
 
 ANSWER_WITHIN_S: Final = 2.0
 WATCH_EVERY_S: Final = 1.0
+WAIT_EVERY_S: Final = 0.2
 
 _CLEAR: Final = "\x1b[H\x1b[2J"
 
@@ -33,6 +35,42 @@ async def show(config: Config, console: Console, *, watch: bool) -> int:
         if not watch:
             return EXIT_DONE if any("error" not in each for each in found) else EXIT_FAILED
         await trio.sleep(WATCH_EVERY_S)
+
+
+async def wait(config: Config, console: Console, within_s: float) -> int:
+    """Ask until all is well with every replica, then show the answers. The exit code: was it, in time?"""
+    deadline_s = trio.current_time() + within_s
+    wanted = 0
+    while True:
+        found = await gather(config)
+        missing = list(_apart(found))
+        if not missing:
+            wanted = wanted or max(each["executed"] for each in found)  # there is always more: what was at first counts
+            missing = [
+                f"{each['name']} has executed {each['executed']} of {wanted}"
+                for each in found
+                if each["executed"] < wanted
+            ]
+        if not missing or trio.current_time() >= deadline_s:
+            console.progress_done()
+            console.result(found, table(found))
+            for each in missing:
+                console.warn(f"after {within_s:g} s: {each}")
+            return EXIT_FAILED if missing else EXIT_DONE
+        console.progress(f"waiting: {', '.join(missing)}")
+        await trio.sleep(WAIT_EVERY_S)
+
+
+def _apart(found: list[Status]) -> Iterator[str]:
+    """What keeps replicas apart, for each that does not answer or lacks a link to one that does."""
+    silent = {status["name"] for status in found if "error" in status}
+    for status in found:
+        if status["name"] in silent:
+            yield f"{status['name']} does not answer"
+            continue
+        lost = [peer for peer, link in status["peers"].items() if not link["up"] and peer not in silent]
+        if lost:
+            yield f"{status['name']} has no link to {' '.join(lost)}"
 
 
 async def gather(config: Config) -> list[Status]:

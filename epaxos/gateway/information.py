@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from epaxos import replies
@@ -18,6 +19,7 @@ REDIS_VERSION: Final = "7.0.15"
 
 _ALL: Final = frozenset({b"default", b"all", b"everything"})
 _KIB: Final = 1024
+_STATM: Final = Path("/proc/self/statm")
 
 Lines = list[tuple[str, object]]
 
@@ -60,6 +62,8 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
     yield (
         "Memory",
         [
+            ("used_memory", _resident_bytes()),
+            ("used_memory_rss", _resident_bytes()),
             ("used_memory_peak", usage.ru_maxrss * _KIB),
             ("maxmemory", 0),
             ("maxmemory_policy", "noeviction"),
@@ -72,5 +76,11 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
     )
     yield "Replication", [("role", "master"), ("connected_slaves", 0)]
     yield "CPU", [("used_cpu_sys", f"{usage.ru_stime:.6f}"), ("used_cpu_user", f"{usage.ru_utime:.6f}")]
+    yield "Cluster", [("cluster_enabled", 0)]
     yield "Keyspace", [("db0", f"keys={keys},expires=0,avg_ttl=0")] if keys else []
     yield "Epaxos", [(name, value) for name, value in status.items() if isinstance(value, int | str | float)]
+
+
+def _resident_bytes() -> int:
+    """What the process holds of the machine's memory, keys and all."""
+    return int(_STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize()

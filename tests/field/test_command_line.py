@@ -97,6 +97,21 @@ async def test_status_has_a_row_for_each_replica(cluster: LocalCluster, tmp_path
 
 async def test_status_fails_when_nobody_answers(tmp_path: Path, file: Path) -> None:
     assert (await epaxos(tmp_path, "status")).code == 1
+    waited = await epaxos(tmp_path, "status", "--wait", "0")
+    assert waited.code == 1
+    assert waited.err.splitlines() == [f"epaxos: after 0 s: {name} does not answer" for name in NAMES]
+
+
+async def test_status_waits_until_a_replica_has_what_the_others_have(cluster: LocalCluster, tmp_path: Path) -> None:
+    await cluster.kill("IR")
+    for number in range(3):
+        await epaxos(tmp_path, "set", f"key:{number}", "x", "--at", "CA")
+    missing = await epaxos(tmp_path, "status", "--wait", "0.5")
+    assert (missing.code, missing.err) == (1, "epaxos: after 0.5 s: IR does not answer\n")
+    await cluster.launch("IR")
+    found = await epaxos(tmp_path, "status", "--wait", f"{WITHIN_S / 2:g}", "--json")
+    assert found.code == 0
+    assert all(each["executed"] >= 3 for each in json.loads(found.out))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ import trio
 
 from bench.cluster import free_ports
 from tests.conftest import ClusterText
+from tests.field.pages import Block, blocks
 
 pytestmark = pytest.mark.field
 
@@ -158,14 +159,34 @@ def test_the_bug_that_was_planted_is_found_as_the_docs_say(repository: Path) -> 
     assert simulated.startswith("10 seeds")
 
 
-def test_the_first_page_shows_the_examples_as_they_are(repository: Path) -> None:
-    page = (repository / "README.md").read_text(encoding="utf-8")
-    source = (repository / "examples" / "ledger.py").read_text(encoding="utf-8")
-    shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(shown) == 2
-    for block in shown:
-        assert block.strip() in source
-        assert len([line for line in block.splitlines() if line]) <= 15
+def test_the_first_page_shows_the_ledger(repository: Path) -> None:
+    source = (repository / "examples" / "ledger.py").read_text(encoding="utf-8").splitlines()
+    for block in _programs(repository):
+        lines = [line for line in block.text.splitlines() if line]
+        assert len(lines) <= 15
+        assert not [line for line in lines if line.startswith(" ") and line not in source]
+
+
+@pytest.mark.trio
+async def test_the_program_of_the_first_page_runs_as_it_is_printed(folder: Path, repository: Path) -> None:
+    (folder / "ledger.py").unlink()
+    programs = _programs(repository)
+    assert [block.file for block in programs] == ["ledger.py", "replica.py"]
+    for block in programs:
+        (folder / str(block.file)).write_text(block.text, encoding="utf-8")
+    (printed,) = [block.text for block in blocks(repository / "README.md") if "replica.py CA" in block.text]
+    async with AsyncExitStack() as stack:
+        started = [
+            await stack.enter_async_context(running(folder, *line.removeprefix("python ").split()))
+            for line in printed.splitlines()
+        ]
+        said = [(await each.lines(1))[0] for each in started]
+    assert set(said[:2]) in ({"alice has 30", "alice has 42"}, {"alice has 12", "alice has 42"})
+    assert said[2:] == ["bob has 5"]
+
+
+def _programs(repository: Path) -> list[Block]:
+    return [block for block in blocks(repository / "README.md") if block.kind == "python"]
 
 
 def test_the_file_of_the_examples_is_right(repository: Path) -> None:

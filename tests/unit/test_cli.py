@@ -11,6 +11,7 @@ import pytest
 
 from epaxos import cli, demo
 from epaxos._version import VERSION
+from epaxos.config import Config
 from epaxos.console import exit_code, foreseen
 from epaxos.errors import ConfigError, MachineError, Rejected, StorageError, Unknown
 from epaxos.reference import PAGES, key_docs
@@ -72,6 +73,36 @@ def test_config_check_says_what_is_wrong(tmp_path: Path, cluster_text: ClusterTe
     path.write_text(cluster_text(3, extra="[limits]\nwindw = 1\n"))
     assert cli.run(["config", "check", str(path)]) == 2
     assert capsys.readouterr().err == f"epaxos: {path}:15: unknown key limits.windw; did you mean limits.window?\n"
+
+
+def test_a_new_file_is_right(tmp_path: Path, capsys: Capture) -> None:
+    assert (
+        cli.run(["config", "new", "CA", "VA", "IR", "--cluster", "mine", "--peers", "9000", "--clients", "8000"]) == 0
+    )
+    text = capsys.readouterr().out
+    found = Config.parse(text)
+    assert (found.cluster, found.names) == ("mine", ("CA", "VA", "IR"))
+    assert [(str(each.peer), str(each.client)) for each in found.replicas] == [
+        (f"127.0.0.1:{9000 + at}", f"127.0.0.1:{8000 + at}") for at in range(3)
+    ]
+    assert cli.run(["config", "new", "CA", "VA", "IR", "--json"]) == 0
+    assert Config.parse(json.loads(capsys.readouterr().out)).cluster == "shop"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"), [(["CA", "CA"], "must be unique"), (["CA", "VA", "--peers", "65535"], "port from 0 to 65535")]
+)
+def test_there_is_no_new_file_that_is_wrong(words: list[str], why: str, capsys: Capture) -> None:
+    assert cli.run(["config", "new", *words]) == 2
+    said = capsys.readouterr()
+    assert (said.out, why in said.err) == ("", True)
+
+
+def test_status_waits_or_watches(tmp_path: Path, cluster_text: ClusterText, capsys: Capture) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(cluster_text(3))
+    assert cli.run(["status", "--config", str(path), "--watch", "--wait", "1"]) == 2
+    assert "choose one" in capsys.readouterr().err
 
 
 def test_with_json_a_failure_is_an_object_on_stdout_and_words_on_stderr(capsys: Capture) -> None:

@@ -145,7 +145,16 @@ def test_info_has_sections(talk: Conversation) -> None:
     assert isinstance(everything, bytes)
     lines = everything.split(b"\r\n")
     assert [line for line in lines if line.startswith(b"#")] == [
-        *(b"# Server", b"# Clients", b"# Memory", b"# Persistence", b"# Stats", b"# Replication", b"# CPU"),
+        *(
+            b"# Server",
+            b"# Clients",
+            b"# Memory",
+            b"# Persistence",
+            b"# Stats",
+            b"# Replication",
+            b"# CPU",
+            b"# Cluster",
+        ),
         *(b"# Keyspace", b"# Epaxos"),
     ]
     assert b"connected_clients:3" in lines and b"executed:7" in lines and b"name:CA" in lines
