@@ -12,9 +12,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import click
+
+from bench.options import JSON, MATRIX
 from bench.tables import Column, ms, render
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Lab
+from epaxos.console import Console
 from epaxos.ids import Lane, ReplicaId, Vector
 from epaxos.messages import Commit, Message
 from epaxos.protocols.epaxos.catchup import STEP_IDS, STEP_US
@@ -202,7 +206,7 @@ def _row(name: str, periods_us: list[list[int]]) -> list[str]:
     return [name, *(ms(percentile(us, share)) for us in periods_us for share in (0.5, 0.9, 0.99))]
 
 
-def as_json(result: CatchupResult) -> dict[str, Any]:
+def to_json(result: CatchupResult) -> dict[str, Any]:
     """For machines; of the samples, the percentiles."""
     others = {
         period: {
@@ -222,3 +226,23 @@ def as_json(result: CatchupResult) -> dict[str, Any]:
         "others": others,
         "wrong": result.wrong,
     }
+
+
+@click.command()
+@MATRIX
+@click.option(
+    "--away", default=20_000, show_default=True, type=click.IntRange(100, 1_000_000), help="Instances missed."
+)
+@click.option("--seed", default=1, show_default=True, help="Another seed, other moments of arrival.")
+@JSON
+def catchup(matrix: str, away: int, seed: int, as_json: bool) -> None:
+    """A replica comes back after a while, in virtual time: how soon it has caught up, and what the others notice.
+
+    \b
+    Example: python -m bench catchup --away 20000
+    """
+    console = Console(as_json)
+    result = run_catchup(CatchupOptions(matrix=matrix, away=away, seed=seed), console.progress)
+    console.progress_done()
+    console.result(to_json(result), as_table(result))
+    raise SystemExit(bool(result.wrong))

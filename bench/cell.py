@@ -121,8 +121,7 @@ async def _measure(
     """From starting processes to who led, if anybody, and what each site yields."""
     await cluster.wait_ready(within_s=READY_WITHIN_S)
     progress("measuring the links")
-    lab = cluster.spec.lab
-    links_us = await _links(cluster, matrix) if lab is None else await trio.to_thread.run_sync(_lab_links, lab)
+    links_us = await check_links(cluster, matrix)
     await _load(cluster, load_.shape(load_.warmup_seconds), f"{load_.seed}/warm-up", progress)
     leader = await _leader(cluster, matrix)
     for site in matrix.sites:
@@ -140,6 +139,15 @@ async def _leader(cluster: LocalCluster, matrix: Matrix) -> str | None:
         return sites.leader_of(matrix, [await cluster.status(site) for site in matrix.sites])
     except ValueError as error:
         raise CellError(str(error)) from error
+
+
+async def check_links(cluster: LocalCluster, matrix: Matrix) -> dict[str, dict[str, int]]:
+    """site -> peer -> median round trip in microseconds, before any load.
+
+    Raises CellError naming the links that are not those of the matrix.
+    """
+    lab = cluster.spec.lab
+    return await _links(cluster, matrix) if lab is None else await trio.to_thread.run_sync(_lab_links, lab)
 
 
 async def _links(cluster: LocalCluster, matrix: Matrix) -> dict[str, dict[str, int]]:

@@ -1,32 +1,44 @@
-"""A leader dies for ever: how long is there none that can commit, in virtual time?
+"""Replicas die under load and come back, with EPaxos and with Raft: what clients elsewhere notice, over time.
 
-One cluster a run, on the delays of a matrix, under a light load. When somebody leads and has committed, its power goes
-at a random moment. Two times count from there: until somebody else is elected (it sends its first entry), and until
-that one commits, which is when commands are answered again.
+Two questions. Do the clients at other sites keep getting answers, on keys that the dead replica had nothing to do with,
+and on the key that it was writing when it died? And for how long does nobody get any when the dead one led?
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from bench.tables import Column, ms, render
-from bench.virtual import LINKS_UP_US, SECOND_US, Lab
-from epaxos.command import Payload
+import click
+import trio
+
+from bench import elections, outage, places, virtual_outage
+from bench.cell import HOT_KEY
+from bench.cluster import ClusterSpec
+from bench.options import BACKEND, JSON, MATRIX, OUT
+from bench.outage import Progress, Record, Script
+from bench.provenance import provenance
+from bench.tables import Column, ms, render, sparks
+from bench.timeline import KINDS, OTHER, SHARED, Bucket, Gap, Outage, buckets, gaps
+from epaxos.console import Console
 from epaxos.errors import ConfigError
-from epaxos.ids import InstanceId, ReplicaId
-from epaxos.messages import AppendEntries, Message
-from epaxos.protocols.interface import Order
-from epaxos.testing.record import Life
-from topology import Matrix, load as load_matrix
+from topology import Matrix, bounds, load as load_matrix
 
-FIRST_WITHIN_US: Final = 60 * SECOND_US
-"""The first election has to be over by then."""
-NEXT_WITHIN_US: Final = 60 * SECOND_US
-STEP_US: Final = 10_000
-NOBODY_TELLS_US: Final = 10**12
+if TYPE_CHECKING:
+    from topology.lab import Lab
+
+FORMAT: Final = 1
+PROTOCOLS: Final = ("epaxos", "raft")
+VIRTUAL_RATE: Final = 100.0
+"""Commands a second at each site in virtual time, where there is no capacity to take half of."""
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,171 +46,323 @@ class FailoverOptions:
     """What to run."""
 
     matrix: str = "gryff5"
-    protocol: str = "raft"
-    runs: int = 200
-    """Crashes, each in a cluster of its own."""
-    detect_ms: int | None = None
-    """From the crash until links to the dead leader break; None: never, so that only its silence tells."""
+    backend: str = "auto"
+    phase_s: float = 5.0
+    """Of each of the five phases: quiet, a site dead, back, the leader dead, back."""
+    rate_per_s: float | None = None
+    """Commands a second at each site; None: half of what this machine takes, measured before."""
+    shared: float = 0.1
+    """The share of them that write one key from all sites."""
     leader: str | None = None
-    """The site that should lead; None leaves it to chance."""
-    rate_per_s: float = 10.0
-    """Commands at each site, on keys of their own."""
+    """Where Raft is led from, and the second site to die; None: the best-placed one."""
+    victim: str | None = None
+    """The first site to die; None: the one nearest to the leader, whose answers most commands wait for."""
+    bucket_ms: int = 250
     seed: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failover:
-    """One crash. Times count from it; None: not within `NEXT_WITHIN_US`."""
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """What one protocol showed. Times in microseconds from the end of the warm-up."""
 
-    dead: str
-    next: str | None
-    elected_us: int | None
-    commits_us: int | None
+    protocol: str
+    leader: str | None
+    capacity_per_s: float | None
+    """Commands a second of all sites together, at saturation; None where that was not measured."""
+    outages: list[Outage]
+    gaps: list[list[Gap]]
+    """For each outage, what the surviving sites noticed."""
+    series: dict[str, dict[str, list[Bucket]]]
+    """Site -> kind of key -> its buckets; `all` stands for all sites."""
+    answered: int
+    unanswered: int
+    reasons: dict[str, dict[str, int]]
+    lag_p99_us: int | None
+
+    def longest(self, number: int, kind: str) -> Gap:
+        """The longest gap in one outage on one kind of key."""
+        return max((gap for gap in self.gaps[number] if gap.kind == kind), key=lambda gap: gap.down_us)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailoverResult:
-    """All runs."""
+    """A whole run."""
 
-    options: FailoverOptions
-    failovers: list[Failover]
+    matrix: str
+    backend: str
+    load: dict[str, Any]
+    provenance: dict[str, Any]
+    sites: tuple[str, ...]
+    bucket_us: int
+    timelines: list[Timeline] = field(default_factory=list)
 
     @property
-    def wrong(self) -> list[str]:
-        """What was promised and does not hold."""
-        left = sum(each.commits_us is None for each in self.failovers)
-        return [f"after {left} crashes nobody was able to commit for {NEXT_WITHIN_US // SECOND_US} s"] * bool(left)
+    def kept_answering(self) -> bool:
+        """Did EPaxos answer commands on other keys at every surviving site without a gap longer than one round trip?"""
+        found = [gap for each in self.timelines if each.protocol == "epaxos" for gaps_ in each.gaps for gap in gaps_]
+        return all(gap.within_rtt for gap in found if gap.kind == OTHER)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {"format": FORMAT, "what": "failover"} | asdict(self) | {"kept_answering": self.kept_answering}
 
 
-def run_failover(options: FailoverOptions, progress: Callable[[str], None] = lambda text: None) -> FailoverResult:
-    """All runs.
+def run_failover(options: FailoverOptions, progress: Progress = lambda words: None) -> FailoverResult:
+    """Both protocols, one after the other, on the same links.
 
-    Raises Violation when safety is lost, and ConfigError for an unknown matrix, a site that is not in it, or a protocol
-    in which nobody leads.
+    Raises LabError, ClusterError, CellError, and ConfigError for sites that are not in the matrix.
     """
     matrix = load_matrix(options.matrix)
-    failovers = []
-    for number in range(options.runs):
-        failovers.append(_Run(options, matrix, number).outcome())
-        progress(f"run {number + 1} of {options.runs}: {failovers[-1].dead} died")
-    return FailoverResult(options=options, failovers=failovers)
-
-
-class _Run:
-    """One cluster, one crash."""
-
-    def __init__(self, options: FailoverOptions, matrix: Matrix, number: int) -> None:
-        self.options = options
-        self.lab = Lab(
-            matrix,
-            protocol=options.protocol,
-            detect_us=NOBODY_TELLS_US if options.detect_ms is None else options.detect_ms * 1_000,
-            seed=options.seed + number,
-            leader=None if options.leader is None else matrix.index(options.leader),
+    leader, victim = _sites(options, matrix)
+    backend = places.chosen(options.backend)
+    with places.place(matrix, backend) as lab:
+        runs = _Runs(options, matrix, lab, leader, backend == "virtual")
+        capacities, rate_per_s = runs.rate(progress)
+        script = Script(
+            victims=(victim, leader),
+            phase_us=round(options.phase_s * 1e6),
+            rate_per_s=rate_per_s,
+            shared=options.shared,
+            seed=options.seed,
         )
-        self._dead: ReplicaId | None = None
-        self._elected: dict[ReplicaId, int] = {}
-        self._commits: tuple[ReplicaId, int] | None = None
-        self.lab.watch.sent.append(self._sent)
-        self.lab.watch.decided.append(self._decided)
-
-    def _sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
-        if self._dead is not None and isinstance(message, AppendEntries) and life.replica != self._dead:
-            self._elected.setdefault(life.replica, self.lab.now_us)
-
-    def _decided(self, life: Life, id_: InstanceId, payload: Payload, order: Order) -> None:
-        if self._commits is None and life.replica in self._elected:
-            self._commits = life.replica, self.lab.now_us
-
-    def outcome(self) -> Failover:
-        """From the first election to the next."""
-        lab, options = self.lab, self.options
-        dead = self._leader()
-        crash_us = lab.now_us + lab.forks["crash"].randrange(SECOND_US)
-        for site in range(lab.n):
-            key = _keys(site)
-            lab.open_loop(site, rate_per_s=options.rate_per_s, from_us=lab.now_us, until_us=crash_us, key=key)
-        lab.run_until(crash_us)
-        self._dead = dead
-        lab.cut_power(dead)
-        while self._commits is None and lab.now_us < crash_us + NEXT_WITHIN_US:
-            lab.run_until(lab.now_us + STEP_US)
-        sites = lab.matrix.sites
-        if self._commits is None:
-            return Failover(dead=sites[dead], next=None, elected_us=None, commits_us=None)
-        next_, commits_us = self._commits
-        return Failover(
-            dead=sites[dead],
-            next=sites[next_],
-            elected_us=self._elected[next_] - crash_us,
-            commits_us=commits_us - crash_us,
+        result = FailoverResult(
+            matrix=options.matrix,
+            backend=backend,
+            load={"rate_per_s": rate_per_s, "half_of_capacity": options.rate_per_s is None and bool(capacities)}
+            | {name: getattr(options, name) for name in ("phase_s", "shared", "seed")},
+            provenance=provenance(),
+            sites=matrix.sites,
+            bucket_us=options.bucket_ms * 1_000,
         )
-
-    def _leader(self) -> ReplicaId:
-        """Who leads, as soon as all agree on it and on its term, and it is whom the options want."""
-        lab, wanted = self.lab, self.options.leader
-        lab.run_until(LINKS_UP_US)
-        while lab.now_us < FIRST_WITHIN_US:
-            statuses = [node.engine.protocol.status() for node in lab.nodes]
-            if any("leader" not in status for status in statuses):
-                raise ConfigError(f"{self.options.protocol} has no leader that could die")
-            agreed = {(status["term"], status["leader"], bool(status["commit"])) for status in statuses}
-            if len(agreed) == 1:
-                _, leader, committed = agreed.pop()
-                if isinstance(leader, int) and committed and wanted in (None, lab.matrix.sites[leader]):
-                    return leader
-            lab.run_until(lab.now_us + STEP_US)
-        raise ConfigError(f"nobody led within {FIRST_WITHIN_US // SECOND_US} s")
+        for protocol in PROTOCOLS:
+            record = runs.run(protocol, script, partial(_prefixed, progress, protocol))
+            result.timelines.append(
+                _timeline(matrix, protocol, script, record, capacities.get(protocol), result.bucket_us)
+            )
+    return result
 
 
-def _keys(site: ReplicaId) -> Callable[[int], bytes]:
-    return lambda number: b"own:%d:%d" % (site, number)
+def _sites(options: FailoverOptions, matrix: Matrix) -> tuple[str, str]:
+    """Who leads, and who dies first. Raises ConfigError."""
+    if len(matrix.sites) < 3:
+        raise ConfigError(f"matrix {matrix.name}: fewer than three sites have no majority without one of them")
+    leader = options.leader or bounds.best_leader(matrix).site
+    victim = options.victim or matrix.nearest(leader)[0][1]
+    for site in (leader, victim):
+        matrix.index(site)
+    if leader == victim:
+        raise ConfigError(f"{leader} leads and dies second: choose another one to die first")
+    return leader, victim
+
+
+class _Runs:
+    """The same place for all runs."""
+
+    def __init__(self, options: FailoverOptions, matrix: Matrix, lab: Lab | None, leader: str, virtual: bool) -> None:
+        self.options, self.matrix, self.lab, self.leader, self.virtual = options, matrix, lab, leader, virtual
+
+    def rate(self, progress: Progress) -> tuple[dict[str, float], float]:
+        """Each protocol's capacity where it was asked for, and the load of a site: half of the smaller one."""
+        if self.options.rate_per_s is not None:
+            return {}, self.options.rate_per_s
+        if self.virtual:
+            return {}, VIRTUAL_RATE
+        capacities = {}
+        for protocol in PROTOCOLS:
+            progress(f"{protocol}: how much this machine takes")
+            capacities[protocol] = self._on_cluster(protocol, outage.capacity)
+        return capacities, max(1.0, round(min(capacities.values()) / 2 / len(self.matrix.sites)))
+
+    def run(self, protocol: str, script: Script, progress: Progress) -> Record:
+        """The script with one protocol."""
+        leader = self._leader(protocol)
+        if self.virtual:
+            return virtual_outage.run(self.matrix, protocol, leader, script, progress)
+        return self._on_cluster(protocol, lambda spec: outage.run(spec, self.matrix, script, progress))
+
+    def _leader(self, protocol: str) -> str | None:
+        return self.leader if protocol == "raft" else None
+
+    def _on_cluster(self, protocol: str, what: Callable[[ClusterSpec], Awaitable[_T]]) -> _T:
+        with TemporaryDirectory(prefix="epaxos-failover-") as directory:
+            spec = places.spec(
+                self.matrix,
+                self.options.matrix,
+                self.lab,
+                Path(directory),
+                protocol=protocol,
+                leader=self._leader(protocol),
+                hot_key=HOT_KEY,
+            )
+            return trio.run(what, spec)
+
+
+def _prefixed(progress: Progress, head: str, words: str) -> None:
+    progress(f"{head}: {words}")
+
+
+def _timeline(
+    matrix: Matrix, protocol: str, script: Script, record: Record, capacity: float | None, bucket_us: int
+) -> Timeline:
+    measured = {key: [each for each in answers if each.due_us >= 0] for key, answers in record.answers.items()}
+    cut = partial(buckets, bucket_us=bucket_us, until_us=script.until_us)
+    series = {site: {kind: list(cut(record.answers.get((site, kind), ()))) for kind in KINDS} for site in matrix.sites}
+    series["all"] = {
+        kind: list(cut([each for site in matrix.sites for each in record.answers.get((site, kind), ())]))
+        for kind in KINDS
+    }
+    answered = sum(map(len, measured.values()))
+    quiet_us = min(each.killed_us for each in record.outages)
+    return Timeline(
+        protocol=protocol,
+        leader=record.leader,
+        capacity_per_s=capacity,
+        outages=record.outages,
+        gaps=[gaps(matrix, each, record.answers, record.due, quiet_us=quiet_us) for each in record.outages],
+        series=series,
+        answered=answered,
+        unanswered=sum(due_us >= 0 for due in record.due.values() for due_us in due) - answered,
+        reasons=record.reasons,
+        lag_p99_us=record.lag_p99_us,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
 
 
 def as_table(result: FailoverResult) -> str:
     """For people."""
-    options = result.options
-    titles = ("runs", "elected\nmedian", "\np99", "able to commit\nmedian", "\np99", "\nlongest")
-    columns = [Column("dead leader", right=False), *map(Column, titles)]
-    dead = sorted({each.dead for each in result.failovers})
-    rows = [_row(site, [each for each in result.failovers if each.dead == site]) for site in dead]
-    told = "only its silence tells" if options.detect_ms is None else f"its links break after {options.detect_ms} ms"
+    load = result.load
+    half = ", half of what this machine takes with the slower protocol" if load["half_of_capacity"] else ""
+    where = "virtual time, computing costs nothing" if result.backend == "virtual" else f"links by {result.backend}"
     lines = [
-        f"a leader dies on {options.matrix} ({options.protocol}): {options.runs} runs, seed {options.seed}; {told}",
-        "virtual time, modelled links and disks; from the crash until the next leader, in ms",
+        f"{result.matrix}: {load['rate_per_s']:g} commands/s at each of {len(result.sites)} sites{half}; open loop,"
+        f" {100 * load['shared']:g} % write one key from all sites; seed {load['seed']}",
+        f"{where}; {result.provenance['machine']}, commit {result.provenance['commit']}",
         "",
-        render(columns, rows, foot=[_row("all", result.failovers)]),
+        *(line for timeline in result.timelines for line in _spark_lines(timeline, result.bucket_us)),
         "",
-        *result.wrong,
-        "there was a leader again each time: " + ("NO" if result.wrong else "yes"),
+        render(_COLUMNS, [row for timeline in result.timelines for row in _rows(timeline)]),
+        "",
+        "Milliseconds. A gap is the longest time without an answer at a site: before anybody died, while the replica",
+        "was dead, and from its restart on. RTT: computed, to the nearest majority of those alive. Wait: the longest",
+        "of the commands due then, from the intended send time; lost: how many of them were refused or never answered.",
+        "",
+        "epaxos, other keys: no gap at a surviving site longer than one RTT: "
+        + ("yes" if result.kept_answering else "NO"),
     ]
     return "\n".join(lines)
 
 
-def _quantile(ascending: list[int], share: float) -> int | None:
-    """By nearest rank, which for the p99 of 200 runs has two beyond it; None when it has none."""
-    beyond = math.floor(len(ascending) * (1 - share) + 1e-9)
-    return ascending[len(ascending) - 1 - beyond] if beyond else None
+_COLUMNS: Final = [
+    *(Column("protocol", right=False), Column("dead", right=False), Column("site", right=False), Column("RTT")),
+    *(Column("other keys\ngap before"), Column("dead"), Column("back"), Column("wait before"), Column("dead")),
+    *(Column("lost"), Column("shared key\ngap dead"), Column("wait before"), Column("dead"), Column("lost")),
+]
 
 
-def _times_us(failovers: list[Failover]) -> tuple[list[int], list[int]]:
-    elected = sorted(each.elected_us for each in failovers if each.elected_us is not None)
-    return elected, sorted(each.commits_us for each in failovers if each.commits_us is not None)
+def _rows(timeline: Timeline) -> list[list[str]]:
+    rows = []
+    for dead, found in zip(timeline.outages, timeline.gaps, strict=True):
+        by_site: dict[str, dict[str, Gap]] = {}
+        for gap in found:
+            by_site.setdefault(gap.site, {})[gap.kind] = gap
+        who = f"{dead.site}, leader" if dead.site == timeline.leader else dead.site
+        for site, kinds in by_site.items():
+            other, shared = kinds[OTHER], kinds[SHARED]
+            rows.append(
+                [
+                    *(timeline.protocol, who, site, ms(other.rtt_us)),
+                    *map(ms, (other.before_us, other.down_us, other.back_us, other.wait_before_us, other.wait_us)),
+                    str(other.unanswered),
+                    *map(ms, (shared.down_us, shared.wait_before_us, shared.wait_us)),
+                    str(shared.unanswered),
+                ]
+            )
+    return rows
 
 
-def _row(name: str, failovers: list[Failover]) -> list[str]:
-    elected, commits = _times_us(failovers)
-    cells = [ms(_quantile(times, share)) for times in (elected, commits) for share in (0.5, 0.99)]
-    return [name, str(len(failovers)), *cells, ms(commits[-1] if commits else None)]
+def _spark_lines(timeline: Timeline, bucket_us: int) -> list[str]:
+    """Answers over time as a line of blocks, a block a bucket; what happened under it; and the longest gaps."""
+    all_ = timeline.series["all"]
+    answered = [other.answered + shared.answered for other, shared in zip(all_[OTHER], all_[SHARED], strict=True)]
+    marks = [" "] * (len(answered) + 1)
+    for dead in timeline.outages:
+        for at_us, mark in ((dead.killed_us, "x"), (dead.restarted_us, "^")):
+            marks[min(len(answered), at_us // bucket_us)] = mark
+    per_s = max(answered, default=0) * 1_000_000 // bucket_us
+    other, shared = (
+        " and ".join(ms(timeline.longest(number, kind).down_us) for number in range(len(timeline.gaps)))
+        for kind in KINDS
+    )
+    return [
+        f"{timeline.protocol:>7} {sparks(answered)} up to {per_s} answers/s",
+        f"        {''.join(marks).rstrip()}  x dies, ^ is started again",
+        f"        longest gap while dead: other keys {other} ms, the shared key {shared} ms",
+    ]
 
 
-def as_json(result: FailoverResult) -> dict[str, Any]:
-    """For machines: every run as well."""
-    elected, commits = _times_us(result.failovers)
-    return {
-        "options": asdict(result.options),
-        "elected": {"p50_us": _quantile(elected, 0.5), "p99_us": _quantile(elected, 0.99)},
-        "commits": {"p50_us": _quantile(commits, 0.5), "p99_us": _quantile(commits, 0.99)},
-        "runs": [asdict(each) for each in result.failovers],
-        "wrong": result.wrong,
-    }
+@click.command()
+@MATRIX
+@BACKEND
+@click.option("--seconds", "phase_s", default=5.0, show_default=True, type=click.FloatRange(1, 600), help="A phase.")
+@click.option(
+    "--rate", "rate_per_s", type=click.FloatRange(1), help="Commands a second at each site; else half of capacity."
+)
+@click.option(
+    "--shared", default=10.0, show_default=True, type=click.FloatRange(0, 100), help="% on a key that all sites write."
+)
+@click.option("--leader", metavar="SITE", help="Where Raft is led from, and who dies second; else the best-placed.")
+@click.option("--victim", metavar="SITE", help="Who dies first; else the leader's nearest.")
+@click.option("--bucket-ms", default=250, show_default=True, type=click.IntRange(10, 10_000), help="Of the timeline.")
+@click.option("--seed", default=1, show_default=True, help="Of the arrivals.")
+@OUT
+@click.option("--virtual", is_flag=True, help="Instead: many crashes of a leader in virtual time.")
+@click.option("--protocol", default="raft", show_default=True, help="With --virtual: one with a leader.")
+@click.option("--runs", default=200, show_default=True, type=click.IntRange(1, 10_000), help="With --virtual: crashes.")
+@click.option("--detect-ms", type=click.IntRange(0, 60_000), help="With --virtual: when links break; else silence.")
+@JSON
+def failover(
+    virtual: bool,
+    protocol: str,
+    runs: int,
+    detect_ms: int | None,
+    shared: float,
+    out: Path | None,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Replicas die under load and come back, with EPaxos and with Raft: what clients elsewhere notice.
+
+    The phases, equally long: quiet; a site dead; back; another one dead, which leads Raft; back. With --virtual, many
+    clusters in virtual time lose their leader for ever: how long until another one is able to commit.
+
+    \b
+    Examples: python -m bench failover --matrix gryff5
+              python -m bench failover --backend virtual --rate 100
+              python -m bench failover --virtual --runs 200
+    """
+    console = Console(as_json)
+    if virtual:
+        _elections(console, protocol, runs, detect_ms, chosen)
+    options = FailoverOptions(shared=shared / 100, **chosen)
+    result = run_failover(options, console.progress)
+    console.progress_done()
+    if out is not None:
+        out.write_text(json.dumps(result.to_json()), encoding="utf-8")
+    console.result(result.to_json(), as_table(result))
+
+
+def _elections(console: Console, protocol: str, runs: int, detect_ms: int | None, chosen: dict[str, Any]) -> NoReturn:
+    options = elections.ElectionOptions(
+        matrix=chosen["matrix"],
+        protocol=protocol,
+        runs=runs,
+        detect_ms=detect_ms,
+        leader=chosen["leader"],
+        seed=chosen["seed"],
+    )
+    result = elections.run_elections(options, console.progress)
+    console.progress_done()
+    console.result(elections.to_json(result), elections.as_table(result))
+    raise SystemExit(bool(result.wrong))

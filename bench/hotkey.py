@@ -11,9 +11,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import click
+
+from bench.options import JSON, MATRIX
 from bench.tables import Column, ms, render
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Asked, Lab
+from epaxos.console import Console
 from epaxos.submission import DEFAULT_LIMITS
 from topology import bounds, load as load_matrix
 
@@ -161,7 +165,7 @@ def _row(name: str, took_us: list[int]) -> list[str]:
     return [name, str(len(took_us)), *map(ms, shares), ms(took_us[-1] if took_us else None)]
 
 
-def as_json(result: HotkeyResult) -> dict[str, Any]:
+def to_json(result: HotkeyResult) -> dict[str, Any]:
     """For machines; of the samples, the percentiles."""
 
     def summary(load: Load) -> dict[str, Any]:
@@ -185,3 +189,30 @@ def as_json(result: HotkeyResult) -> dict[str, Any]:
         "control": summary(result.control),
         "wrong": result.wrong,
     }
+
+
+@click.command()
+@MATRIX
+@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1, 600), help="Simulated, of load.")
+@click.option("--rate", "rate_per_s", default=100.0, show_default=True, help="Commands a second at each site.")
+@click.option(
+    "--window",
+    default=DEFAULT_LIMITS.entangled_window,
+    show_default=True,
+    type=click.IntRange(1, 1 << 16),
+    help="limits.entangled_window.",
+)
+@click.option("--seed", default=1, show_default=True, help="Another seed, other moments of arrival.")
+@JSON
+def hotkey(matrix: str, seconds: float, rate_per_s: float, window: int, seed: int, as_json: bool) -> None:
+    """One hot key, open loop at every site, in virtual time: everything executes within a bound.
+
+    \b
+    Example: python -m bench hotkey --matrix gryff5
+    """
+    console = Console(as_json)
+    options = HotkeyOptions(matrix=matrix, seconds=seconds, rate_per_s=rate_per_s, window=window, seed=seed)
+    result = run_hotkey(options, console.progress)
+    console.progress_done()
+    console.result(to_json(result), as_table(result))
+    raise SystemExit(bool(result.wrong))

@@ -18,13 +18,16 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
+import click
 import trio
 
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.load import OUTCOME_UNKNOWN
+from bench.options import JSON
 from bench.resp import ConnectionLost, ErrorReply, RespConnection
 from bench.sites import leader_of
 from bench.tables import Column, ms, render
+from epaxos.console import Console
 from epaxos.errors import ConfigError, Rejected, Unknown
 from epaxos.testing.history import History, Load
 from epaxos.testing.record import Outcome
@@ -344,7 +347,7 @@ def _middle(ascending: Sequence[int]) -> int | None:
     return ascending[len(ascending) // 2] if ascending else None
 
 
-def as_json(result: KillResult) -> dict[str, Any]:
+def to_json(result: KillResult) -> dict[str, Any]:
     """For machines."""
     sites = {
         site: {
@@ -363,3 +366,36 @@ def as_json(result: KillResult) -> dict[str, Any]:
         "undecided": result.undecided,
         "wrong": result.wrong,
     }
+
+
+@click.command()
+@click.option("--matrix", default="epaxos5", show_default=True, help="A region matrix by name or path.")
+@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
+@click.option(
+    "--victims",
+    default="1",
+    show_default=True,
+    help="So many at a time, in turn; or the sites by name, with commas; or `leader`, whoever leads.",
+)
+@click.option("--every", "every_s", default=10.0, show_default=True, help="Seconds between kills; half of it down.")
+@click.option("--seconds", default=15.0, show_default=True, help="Of load.")
+@click.option(
+    "--clients", default=1, show_default=True, type=click.IntRange(1, 100), help="At each site, of each kind."
+)
+@JSON
+def kill(matrix: str, protocol: str, victims: str, every_s: float, seconds: float, clients: int, as_json: bool) -> None:
+    """kill -9 of replicas under load: what clients elsewhere notice, and that nothing is lost.
+
+    \b
+    Examples: python -m bench kill --matrix gryff5 --victims OR
+              python -m bench kill --victims 2 --every 6 --seconds 60
+              python -m bench kill --protocol raft --victims leader --every 3 --seconds 60
+    """
+    console = Console(as_json)
+    options = KillOptions(
+        matrix=matrix, protocol=protocol, victims=victims, every_s=every_s, seconds=seconds, clients=clients
+    )
+    result = trio.run(run_kill, options, console.progress)
+    console.progress_done()
+    console.result(to_json(result), as_table(result))
+    raise SystemExit(bool(result.wrong))

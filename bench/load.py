@@ -161,8 +161,7 @@ class _Lane:
             tally.because("cut off")
             raise
         else:
-            samples = tally.hot_us if arrival.hot else tally.cold_us
-            samples.append(_us(trio.current_time() - intended_s))
+            tally.answer(arrival.at_us, _us(trio.current_time() - intended_s), arrival.hot)
 
     def _refused(self, text: str) -> None:
         code = text.partition(" ")[0]

@@ -25,10 +25,13 @@ from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import click
 import trio
 
+from bench.options import JSON
 from bench.powercut_guest import SHARED, SITES, WORD
 from bench.tables import Column, render
+from epaxos.console import Console
 from epaxos.errors import ConfigError, EpaxosError
 
 KERNEL: Final = "linux.uml"
@@ -297,7 +300,7 @@ def _row(name: str, outcome: Outcome) -> list[str]:
     return [name, str(outcome.cuts), str(sum(outcome.acknowledged.values())), str(len(outcome.lost))]
 
 
-def as_json(result: PowercutResult) -> dict[str, Any]:
+def to_json(result: PowercutResult) -> dict[str, Any]:
     """For machines."""
 
     def summary(outcome: Outcome | None) -> dict[str, Any] | None:
@@ -311,3 +314,24 @@ def as_json(result: PowercutResult) -> dict[str, Any]:
         "control": summary(result.control),
         "wrong": result.wrong,
     }
+
+
+@click.command()
+@click.option("--cuts", default=20, show_default=True, type=click.IntRange(1, 1_000), help="How often the power goes.")
+@click.option("--control/--no-control", default=True, show_default=True, help="Also with a store that never syncs.")
+@click.option("--seed", default=1, show_default=True, help="Of the moments at which it goes.")
+@JSON
+def powercut(cuts: int, control: bool, seed: int, as_json: bool) -> None:
+    """Cut the power of a machine with five replicas under load: nothing acknowledged is lost.
+
+    The machine is a user-mode Linux with a disk in an image file (Debian: apt-get install user-mode-linux).
+
+    \b
+    Example: python -m bench powercut --cuts 20
+    """
+    console = Console(as_json)
+    options = PowercutOptions(cuts=cuts, control=control, seed=seed)
+    result = trio.run(run_powercut, options, console.progress)
+    console.progress_done()
+    console.result(to_json(result), as_table(result))
+    raise SystemExit(bool(result.wrong))

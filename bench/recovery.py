@@ -12,10 +12,14 @@ from dataclasses import asdict, dataclass
 from random import Random
 from typing import Any, Final
 
+import click
+
+from bench.options import JSON, MATRIX
 from bench.tables import Column, ms, percent, render
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Lab
 from epaxos.command import NOP, Payload
+from epaxos.console import Console
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import Message, PreAccept
 from epaxos.protocols.interface import Order
@@ -183,7 +187,7 @@ def _row(name: str, orphans: list[Orphan]) -> list[str]:
     return [name, str(len(orphans)), str(nops), *map(ms, shares), ms(finished_us[-1] if finished_us else None)]
 
 
-def as_json(result: RecoveryResult) -> dict[str, Any]:
+def to_json(result: RecoveryResult) -> dict[str, Any]:
     """For machines: every orphan as well."""
     finished_us = _finished_us(result.orphans)
     return {
@@ -200,3 +204,23 @@ def as_json(result: RecoveryResult) -> dict[str, Any]:
         "orphans": [asdict(each) for each in result.orphans],
         "wrong": result.wrong,
     }
+
+
+@click.command()
+@MATRIX
+@click.option("--runs", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Crashes, one a cluster.")
+@click.option("--detect-ms", default=500, show_default=True, help="From the crash until the others notice.")
+@click.option("--seed", default=1, show_default=True, help="Of the first run; the next one has the next.")
+@JSON
+def recovery(matrix: str, runs: int, detect_ms: int, seed: int, as_json: bool) -> None:
+    """A coordinator dies for ever, in virtual time: how soon the others finish what it left.
+
+    \b
+    Example: python -m bench recovery --matrix gryff5 --runs 200
+    """
+    console = Console(as_json)
+    options = RecoveryOptions(matrix=matrix, runs=runs, detect_ms=detect_ms, seed=seed)
+    result = run_recovery(options, console.progress)
+    console.progress_done()
+    console.result(to_json(result), as_table(result))
+    raise SystemExit(bool(result.wrong))

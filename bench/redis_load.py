@@ -15,9 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import click
 import trio
 
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
+from bench.options import JSON
 from bench.tables import Column, render
 from epaxos.errors import ConfigError
 
@@ -124,7 +126,22 @@ def as_table(result: RedisResult) -> str:
     return f"{render(columns, rows)}\n\nmedians of {result.runs} runs; {verdict}{'' if result.wrong else counted}"
 
 
-def as_json(result: RedisResult) -> str:
+def to_json(result: RedisResult) -> str:
     """For machines."""
     rates = [{"load": load, "command": test, "per_s": rates} for (load, test), rates in result.rates.items()]
     return json.dumps({"runs": result.runs, "rates": rates, "wrong": result.wrong, "counted": result.counted})
+
+
+@click.command()
+@click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 100), help="Runs of each load.")
+@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
+@JSON
+def redis(runs: int, protocol: str, as_json: bool) -> None:
+    """Requests a second of three durable replicas, as redis-benchmark sees them.
+
+    \b
+    Example: python -m bench redis --runs 5
+    """
+    result = trio.run(lambda: run_redis(runs=runs, protocol=protocol))
+    click.echo(to_json(result) if as_json else as_table(result))
+    raise SystemExit(bool(result.wrong))

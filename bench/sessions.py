@@ -14,10 +14,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import click
 import trio
 
 import epaxos
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
+from bench.options import JSON
 from bench.tables import Column, render
 
 READY_WITHIN_S: Final = 30.0
@@ -127,6 +129,24 @@ def as_table(result: SessionResult) -> str:
     return "\n".join(lines)
 
 
-def as_json(result: SessionResult) -> str:
+def to_json(result: SessionResult) -> str:
     """For programs."""
     return json.dumps({**asdict(result), "wrong": result.wrong})
+
+
+@click.command()
+@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
+@click.option("--seconds", default=60.0, show_default=True, help="How long the load lasts.")
+@click.option("--every", "every_s", default=2.0, show_default=True, help="Seconds between two kills.")
+@click.option("--clients", default=6, show_default=True, type=click.IntRange(1, 100), help="Of all sites together.")
+@JSON
+def sessions(protocol: str, seconds: float, every_s: float, clients: int, as_json: bool) -> None:
+    """Increments through three replicas that are killed in turn with -9: every counter must be exact.
+
+    \b
+    Example: python -m bench sessions --seconds 20
+    """
+    options = SessionOptions(protocol=protocol, seconds=seconds, every_s=every_s, clients=clients)
+    result = trio.run(run_sessions, options)
+    click.echo(to_json(result) if as_json else as_table(result))
+    raise SystemExit(bool(result.wrong))

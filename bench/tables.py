@@ -56,3 +56,12 @@ def _line(columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str]
         for column, width, cell in zip(columns, widths, cells, strict=True)
     )
     return "  ".join(aligned).rstrip()
+
+
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
+
+
+def sparks(values: Sequence[float]) -> str:
+    """A line of blocks as high as the values; a blank for 0."""
+    most, top = max(values, default=0) or 1, len(_BLOCKS) - 1
+    return "".join(_BLOCKS[min(top, int(value / most * len(_BLOCKS)))] if value else " " for value in values)

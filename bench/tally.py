@@ -46,6 +46,10 @@ class Tally:
     """Latencies from the intended send time to the reply, of commands on keys of their own."""
     hot_us: array[int] = field(default_factory=_samples)
     """The same for commands on the hot key."""
+    cold_due_us: array[int] = field(default_factory=_samples)
+    """The intended send times of those in `cold_us`, from the start of the load."""
+    hot_due_us: array[int] = field(default_factory=_samples)
+    """The same of those in `hot_us`."""
     lag_us: array[int] = field(default_factory=_samples)
     """How late each command left: the harness's own delay, which the latencies include."""
     rejected: int = 0
@@ -58,6 +62,11 @@ class Tally:
     """Never left before the load was cut off: every lane was waiting for a reply."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Error text -> how often."""
+
+    def answer(self, due_us: int, took_us: int, hot: bool) -> None:
+        """Counts one command that was answered so long after its intended send time."""
+        (self.hot_due_us if hot else self.cold_due_us).append(due_us)
+        (self.hot_us if hot else self.cold_us).append(took_us)
 
     @property
     def answered(self) -> int:

@@ -25,7 +25,7 @@ def test_redis_benchmark_against_each_replica_leaves_equal_replicas() -> None:
     assert {test for _, test in result.rates} == {"SET", "GET", "INCR"}
     assert result.counted == 60_000
     assert "all replicas agree" in redis_load.as_table(result)
-    assert json.loads(redis_load.as_json(result))["wrong"] == []
+    assert json.loads(redis_load.to_json(result))["wrong"] == []
 
 
 def run_kill(options: kill.KillOptions) -> kill.KillResult:
@@ -42,7 +42,7 @@ def test_kill_9_of_one_of_five_loses_nothing_and_stops_nobody_else() -> None:
             alive = [t for t in result.acks_us[site, kill.OWN] if round_.killed_us < t < round_.restarted_us]
             assert alive, f"clients at {site} were answered on their own keys while OR was down"
     assert "linearizable: yes" in kill.as_table(result)
-    assert json.loads(json.dumps(kill.as_json(result)))["wrong"] == []
+    assert json.loads(json.dumps(kill.to_json(result)))["wrong"] == []
 
 
 def test_kill_9_of_two_of_five_again_and_again_loses_nothing() -> None:

@@ -60,7 +60,7 @@ def test_a_control_that_loses_nothing_proves_nothing() -> None:
     assert len(blind.wrong) == 1 and "NO" in powercut.as_table(blind)
     seeing = PowercutResult(options=PowercutOptions(), synced=Outcome(cuts=1), control=Outcome(cuts=1, lost=["k"]))
     assert seeing.wrong == [] and powercut.as_table(seeing).endswith("yes")
-    assert powercut.as_json(seeing)["control"]["lost"] == ["k"]
+    assert powercut.to_json(seeing)["control"]["lost"] == ["k"]
 
 
 def test_every_site_has_clients_of_its_own_key_and_of_the_shared_one() -> None:

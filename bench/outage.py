@@ -1,0 +1,207 @@
+"""A cluster under an open load while one replica after the other is killed with `kill -9` and comes back.
+
+The script is the same for every protocol: a quiet phase; one site dead; that site back; another one dead, which is the
+leader where there is one; that one back. All phases are equally long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
+
+import trio
+
+from bench import load, sites
+from bench.cell import HOT_KEY, READY_WITHIN_S, CellError, check_links
+from bench.cluster import ClusterSpec, LocalCluster, local_cluster
+from bench.load import Arrival
+from bench.tally import Tally, percentile
+from bench.timeline import OTHER, SHARED, Answer, Outage
+from topology import Matrix
+
+WARMUP_S: Final = 3.0
+PHASES: Final = 5
+LANES: Final = 192
+"""Connections at each site: so many commands may be on their way while nothing is answered; more leave late, which
+counts in what they took."""
+LED_WITHIN_S: Final = 30.0
+_START_IN_S: Final = 1.0
+"""The connections of a load open before its first command is due."""
+_POLL_S: Final = 0.05
+_CAPACITY_S: Final = 3.0
+_CAPACITY_WARM_S: Final = 1.0
+_CAPACITY_LANES: Final = 256
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Script:
+    """What happens. Times in microseconds from the end of the warm-up."""
+
+    victims: tuple[str, str]
+    phase_us: int
+    rate_per_s: float
+    """Commands at each site."""
+    shared: float
+    """The share of them that write the key that all sites write."""
+    seed: int
+
+    @property
+    def until_us(self) -> int:
+        """When it is over."""
+        return PHASES * self.phase_us
+
+    def kills(self) -> tuple[tuple[str, int, int, int], ...]:
+        """(site, when it dies, when it is started again, until when that is watched)."""
+        return tuple(
+            (site, (2 * at + 1) * self.phase_us, (2 * at + 2) * self.phase_us, (2 * at + 3) * self.phase_us)
+            for at, site in enumerate(self.victims)
+        )
+
+    def shape(self) -> load.Shape:
+        """The load of a site, with its warm-up."""
+        return load.Shape(
+            clients=1,
+            rate_per_s=self.rate_per_s,
+            duration_s=WARMUP_S + self.until_us / 1e6,
+            hot_share=self.shared,
+            hot_key=HOT_KEY.encode(),
+            lanes=LANES,
+        )
+
+    def plan(self, site: str) -> list[list[Arrival]]:
+        """The commands of a site; 0 is the begin of the warm-up."""
+        return load.draw(self.shape(), site, str(self.seed))
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What became of it. Times as in `Script`."""
+
+    leader: str | None
+    outages: list[Outage] = field(default_factory=list)
+    answers: dict[tuple[str, str], list[Answer]] = field(default_factory=dict)
+    due: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    reasons: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Site -> error text -> how often."""
+    lag_p99_us: int | None = None
+    """How late the load generator itself sent; None in virtual time, where it does not."""
+
+    def add_due(self, site: str, plan: Sequence[Sequence[Arrival]]) -> None:
+        """Enter when the commands of a site should leave."""
+        for arrival in (each for client in plan for each in client):
+            due_us = arrival.at_us - round(WARMUP_S * 1e6)
+            self.due.setdefault((site, SHARED if arrival.hot else OTHER), []).append(due_us)
+
+
+async def run(spec: ClusterSpec, matrix: Matrix, script: Script, progress: Progress) -> Record:
+    """Start the cluster, load it, kill, and stop; when this returns or raises, no process of it is left.
+
+    Raises ClusterError when a replica ends by itself or does not come back, and CellError when the links are not those
+    of the matrix or nobody leads who should.
+    """
+    progress("starting")
+    async with local_cluster(spec) as cluster:
+        await cluster.wait_ready(within_s=READY_WITHIN_S)
+        progress("measuring the links")
+        await check_links(cluster, matrix)
+        await _led(cluster, matrix)
+        record = await _loaded(cluster, matrix, script, progress)
+        progress("stopping")
+    return record
+
+
+async def _led(cluster: LocalCluster, matrix: Matrix) -> None:
+    """Returns when the one leads who should; at once in a protocol without a leader."""
+    wanted = cluster.spec.leader
+    with trio.move_on_after(LED_WITHIN_S):
+        while wanted is not None:
+            try:
+                led = sites.leader_of(matrix, [await cluster.status(site) for site in matrix.sites])
+            except ValueError:
+                led = None
+            if led == wanted:
+                return
+            await trio.sleep(_POLL_S)
+        return
+    raise CellError(f"{wanted} did not lead within {LED_WITHIN_S:g} s")
+
+
+async def _loaded(cluster: LocalCluster, matrix: Matrix, script: Script, progress: Progress) -> Record:
+    record = Record(leader=cluster.spec.leader)
+    tallies = {site: Tally() for site in matrix.sites}
+    start_s = trio.current_time() + _START_IN_S
+    zero_s = start_s + WARMUP_S
+    async with trio.open_nursery() as nursery:
+        for site, tally in tallies.items():
+            plan = script.plan(site)
+            record.add_due(site, plan)
+            connect = partial(cluster.connect, site)
+            nursery.start_soon(partial(load.run, connect, plan, script.shape(), tally, start_s=start_s))
+        for site, killed_us, restarted_us, until_us in script.kills():
+            progress(f"load; {site} dies next")
+            await trio.sleep_until(zero_s + killed_us / 1e6)
+            outage = Outage(
+                site=site, killed_us=killed_us, restarted_us=restarted_us, serving_us=until_us, until_us=until_us
+            )
+            record.outages.append(await _outage(cluster, outage, zero_s, progress))
+        await trio.sleep_until(zero_s + script.until_us / 1e6)
+        progress("waiting for the last replies")
+    cluster.check()
+    for site, tally in tallies.items():
+        _enter(record, site, tally)
+    record.lag_p99_us = percentile(sorted(lag for tally in tallies.values() for lag in tally.lag_us), 0.99)
+    return record
+
+
+async def _outage(cluster: LocalCluster, planned: Outage, zero_s: float, progress: Progress) -> Outage:
+    """Kill, wait, restart, wait until it serves; with the times at which that came to pass."""
+
+    def now_us() -> int:
+        return round((trio.current_time() - zero_s) * 1e6)
+
+    site = planned.site
+    killed_us = now_us()
+    await cluster.kill(site)
+    progress(f"load; {site} is dead")
+    await trio.sleep_until(zero_s + planned.restarted_us / 1e6)
+    restarted_us = now_us()
+    await cluster.launch(site)
+    progress(f"load; {site} comes back")
+    await cluster.wait_until(site, lambda _, status: status["behind"] == 0, within_s=READY_WITHIN_S, what="serve again")
+    return replace(planned, killed_us=killed_us, restarted_us=restarted_us, serving_us=now_us())
+
+
+def _enter(record: Record, site: str, tally: Tally) -> None:
+    """The commands of one site that were answered, and why others were not."""
+    kinds = ((OTHER, tally.cold_due_us, tally.cold_us), (SHARED, tally.hot_due_us, tally.hot_us))
+    for kind, due_us, took_us in kinds:
+        record.answers[site, kind] = [
+            Answer(due - round(WARMUP_S * 1e6), took) for due, took in zip(due_us, took_us, strict=True)
+        ]
+    record.reasons[site] = dict(tally.reasons)
+
+
+# ------------------------------------------------------------------------------------------------------------- capacity
+
+
+async def capacity(spec: ClusterSpec) -> float:
+    """Commands a second that a cluster and this load generator, on this machine, come to when every connection sends
+    its next command as soon as it has the reply to the last one, all sites together. Raises ClusterError."""
+    async with local_cluster(spec) as cluster:
+        await cluster.wait_ready(within_s=READY_WITHIN_S)
+        tallies = {site: Tally() for site in spec.names}
+        shape = load.Shape(clients=1, rate_per_s=6_000, duration_s=_CAPACITY_S, lanes=_CAPACITY_LANES)
+        start_s = trio.current_time() + _START_IN_S
+        with trio.move_on_at(start_s + _CAPACITY_WARM_S + _CAPACITY_S):
+            async with trio.open_nursery() as nursery:
+                for site, tally in tallies.items():
+                    plan = [[each._replace(at_us=0) for each in client] for client in load.draw(shape, site, "0")]
+                    connect = partial(cluster.connect, site)
+                    nursery.start_soon(partial(load.run, connect, plan, shape, tally, start_s=start_s))
+                await trio.sleep_until(start_s + _CAPACITY_WARM_S)
+                before = sum(tally.answered for tally in tallies.values())
+        return (sum(tally.answered for tally in tallies.values()) - before) / _CAPACITY_S
