@@ -17,6 +17,7 @@ from bench.recovery import recovery
 from bench.redis_load import redis
 from bench.report import report
 from bench.sessions import sessions
+from bench.throughput import throughput
 from epaxos.console import exit_code, foreseen, report as report_error
 
 
@@ -31,7 +32,7 @@ def bench() -> None:
 
 
 for _command in (
-    *(compare, failover, report, diff),
+    *(compare, failover, throughput, report, diff),
     *(kill, sessions, powercut, redis),
     *(hotkey, recovery, catchup),
 ):

@@ -179,6 +179,10 @@ class LocalCluster:
         """The client port of a replica, for programs that connect by themselves."""
         return self._client[name][1]
 
+    def address(self, name: str) -> tuple[str, int]:
+        """Where clients of a replica connect to."""
+        return self._client[name]
+
     def pid(self, name: str) -> int:
         """The process id of a replica."""
         return self._processes[name].pid

@@ -13,24 +13,20 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import trio
 
-from bench import cell as real, virtual_cell
+from bench import cell as real, places, virtual_cell
 from bench.cell import HOT_KEY, CellError, CellLoad, Progress
-from bench.cluster import ClusterSpec
 from bench.comparison import Cell, Comparison, SiteFigures, as_table, percentiles, steps
+from bench.options import BACKEND, JSON, MATRIX, OUT
 from bench.provenance import provenance
 from bench.tables import percent
 from epaxos.console import Console
 from topology import Matrix, bounds, load as load_matrix
-from topology.lab import Lab, bring_up, tear_down
-from topology.lab.lab import choose
-
-BACKENDS: Final = ("auto", "netem", "tun", "none", "virtual")
-LAB: Final = "bench"
+from topology.lab import Lab
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +35,7 @@ class CompareOptions:
 
     matrix: str = "gryff5"
     backend: str = "auto"
-    """How to make links as long as the matrix says: see `BACKENDS`."""
+    """How to make links as long as the matrix says: see `options.BACKENDS`."""
     conflicts: tuple[float, ...] = (0.0, 0.02, 0.25)
     """Shares of the commands that write one key, for which there is a cell each."""
     leaders: tuple[str, ...] = ("best", "worst")
@@ -88,26 +84,17 @@ def run_compare(options: CompareOptions, progress: Progress) -> Comparison:
     """Every cell, one after the other. Raises what `run_cell` raises, and LabError."""
     matrix = load_matrix(options.matrix)
     plans = [Plan(*who, conflict) for conflict in options.conflicts for who in _contenders(options, matrix)]
-    fixed = options.backend in ("none", "virtual")
     result = Comparison(
         matrix=options.matrix,
-        backend=options.backend if fixed else choose(options.backend),
+        backend=places.chosen(options.backend),
         load=options.common(),
         provenance=provenance(),
         sites=matrix.sites,
         rtt_us=matrix.rtt_us,
     )
-    if result.backend == "virtual":
-        measure: Measure = partial(_virtual, options, matrix)
-        _run_all(plans, result, measure, progress)
-    elif result.backend == "none":
-        _run_all(plans, result, partial(_real, options, matrix, None), progress)
-    else:
-        lab = bring_up(matrix, name=LAB, backend=result.backend)
-        try:
-            _run_all(plans, result, partial(_real, options, matrix, lab), progress)
-        finally:
-            tear_down(LAB)
+    with places.place(matrix, result.backend) as lab:
+        real_ = partial(_real, options, matrix, lab)
+        _run_all(plans, result, partial(_virtual, options, matrix) if result.backend == "virtual" else real_, progress)
     return result
 
 
@@ -137,14 +124,8 @@ def _virtual(options: CompareOptions, matrix: Matrix, plan: Plan, progress: Prog
 
 def _real(options: CompareOptions, matrix: Matrix, lab: Lab | None, plan: Plan, progress: Progress) -> Cell:
     with TemporaryDirectory(prefix="epaxos-compare-") as directory:
-        spec = ClusterSpec(
-            names=matrix.sites,
-            directory=Path(directory),
-            protocol=plan.protocol,
-            emulate=options.matrix if lab is None else None,
-            watched=[HOT_KEY],
-            lab=lab,
-            leader=plan.leader,
+        spec = places.spec(
+            matrix, options.matrix, lab, Path(directory), protocol=plan.protocol, leader=plan.leader, hot_key=HOT_KEY
         )
         measured = trio.run(real.run_cell, spec, matrix, options.load(plan.conflict), progress)
     if measured.leader != plan.leader:
@@ -183,22 +164,16 @@ def _summed(measured: real.Cell, plan: Plan) -> Cell:
 
 
 @click.command()
-@click.option("--matrix", default="gryff5", show_default=True, help="A region matrix by name or path.")
-@click.option(
-    "--backend",
-    type=click.Choice(BACKENDS),
-    default="auto",
-    show_default=True,
-    help="How links get as long as the matrix says; virtual: whole engines in virtual time.",
-)
+@MATRIX
+@BACKEND
 @click.option("--conflicts", default="0,2,25", show_default=True, metavar="%,%,…", help="Shares on the one hot key.")
 @click.option("--leaders", default="best,worst", show_default=True, help="Raft's: sites, or best, worst, all, none.")
 @click.option("--seconds", default=15.0, show_default=True, type=click.FloatRange(1, 3600), help="Of load, a cell.")
 @click.option("--clients", default=10, show_default=True, type=click.IntRange(1, 1000), help="Open-loop, at each site.")
 @click.option("--rate", "rate_per_s", default=2.5, show_default=True, help="Commands a second of each client.")
 @click.option("--seed", default=1, show_default=True, help="Of the arrivals.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the result as JSON there as well.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@OUT
+@JSON
 def compare(conflicts: str, leaders: str, out: Path | None, as_json: bool, **chosen: Any) -> None:
     """EPaxos against Raft led from each of several sites, on the same links under the same load.
 

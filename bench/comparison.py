@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from bench.places import in_words
 from bench.tables import ABSENT, Column, ms, percent, ratio, render
 from bench.tally import percentile
 
@@ -121,15 +122,11 @@ class Comparison:
 def as_table(result: Comparison) -> str:
     """For people: the mean of each cell, then the median at every site."""
     where, load = result.provenance, result.load
-    how = {
-        "virtual": "whole engines in virtual time, computing costs nothing",
-        "none": "links lengthened inside the replicas",
-    }.get(result.backend, f"links by {result.backend}")
     return "\n".join(
         [
             f"{result.matrix}: {len(result.sites)} sites, {load['clients']} open-loop clients at each,"
             f" {load['rate_per_s']:g} commands/s a client, {load['seconds']:g} s a cell, seed {load['seed']}",
-            f"{how}; {where['machine']}, commit {where['commit']}",
+            f"{in_words(result.backend)}; {where['machine']}, commit {where['commit']}",
             "",
             _cells(result),
             "",

@@ -113,7 +113,7 @@ def run_failover(options: FailoverOptions, progress: Progress = lambda words: No
     Raises LabError, ClusterError, CellError, and ConfigError for sites that are not in the matrix.
     """
     matrix = load_matrix(options.matrix)
-    leader, victim = _sites(options, matrix)
+    leader, victim = who_dies(options, matrix)
     backend = places.chosen(options.backend)
     with places.place(matrix, backend) as lab:
         runs = _Runs(options, matrix, lab, leader, backend == "virtual")
@@ -142,7 +142,7 @@ def run_failover(options: FailoverOptions, progress: Progress = lambda words: No
     return result
 
 
-def _sites(options: FailoverOptions, matrix: Matrix) -> tuple[str, str]:
+def who_dies(options: FailoverOptions, matrix: Matrix) -> tuple[str, str]:
     """Who leads, and who dies first. Raises ConfigError."""
     if len(matrix.sites) < 3:
         raise ConfigError(f"matrix {matrix.name}: fewer than three sites have no majority without one of them")
@@ -234,11 +234,10 @@ def as_table(result: FailoverResult) -> str:
     """For people."""
     load = result.load
     half = ", half of what this machine takes with the slower protocol" if load["half_of_capacity"] else ""
-    where = "virtual time, computing costs nothing" if result.backend == "virtual" else f"links by {result.backend}"
     lines = [
         f"{result.matrix}: {load['rate_per_s']:g} commands/s at each of {len(result.sites)} sites{half}; open loop,"
         f" {100 * load['shared']:g} % write one key from all sites; seed {load['seed']}",
-        f"{where}; {result.provenance['machine']}, commit {result.provenance['commit']}",
+        f"{places.in_words(result.backend)}; {result.provenance['machine']}, commit {result.provenance['commit']}",
         "",
         *(line for timeline in result.timelines for line in _spark_lines(timeline, result.bucket_us)),
         "",

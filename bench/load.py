@@ -174,7 +174,10 @@ class _Lane:
         self._tally.because(text)
 
     async def _connected(self) -> RespConnection | str:
-        """The connection, opened if need be, or in words why there is none."""
+        """The connection, opened if need be, or in words why there is none. One that the replica closed while nothing
+        was asked is no reason to lose a command."""
+        if self._connection is not None and self._connection.is_over():
+            await self._drop()
         if self._connection is None:
             try:
                 with trio.fail_after(self._timeout_s):

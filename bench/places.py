@@ -31,6 +31,14 @@ def chosen(backend: str) -> str:
         return "none"
 
 
+def in_words(backend: str) -> str:
+    """How links got as long as they are."""
+    return {
+        "virtual": "whole engines in virtual time, computing costs nothing",
+        "none": "links lengthened inside the replicas",
+    }.get(backend, f"links by {backend}")
+
+
 @contextmanager
 def place(matrix: Matrix, backend: str) -> Iterator[Lab | None]:
     """The lab of a back end, as long as the block lasts; None where there is none to it. Raises LabError."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from click.testing import CliRunner
 
 from bench import kill, redis_load
+from bench.__main__ import bench
 from epaxos.errors import ConfigError
 
 pytestmark = pytest.mark.field
@@ -66,3 +69,40 @@ def test_kill_9_of_whoever_leads_three_replicas_loses_nothing(tmp_path: Path) ->
     assert result.wrong == []
     assert len(result.rounds) >= 2 and all(len(round_.victims) == 1 for round_ in result.rounds)
     assert "linearizable: yes" in kill.as_table(result)
+
+
+FAR = """
+sites = ["A", "B", "C"]
+rtt_ms = [[0, 200, 300], [200, 0, 400], [300, 400, 0]]
+"""
+"""Long links: a run is refused when they are off by 5 %, and a busy machine may be late by milliseconds."""
+
+
+def invoke(*words: str) -> dict[str, Any]:
+    ran = CliRunner().invoke(bench, [*words, "--json"], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    said: dict[str, Any] = json.loads(ran.stdout)
+    return said
+
+
+def test_failover_shows_both_protocols_through_the_death_of_a_site_and_of_the_leader(tmp_path: Path) -> None:
+    matrix = tmp_path / "far.toml"
+    matrix.write_text(FAR)
+    words = ["failover", "--matrix", str(matrix), "--backend", "none", "--seconds", "1.5", "--rate", "10"]
+    said = invoke(*words, "--leader", "A", "--victim", "B")
+    assert [each["protocol"] for each in said["timelines"]] == ["epaxos", "raft"]
+    for timeline in said["timelines"]:
+        assert [each["site"] for each in timeline["outages"]] == ["B", "A"]
+        assert all(each["killed_us"] < each["restarted_us"] < each["serving_us"] for each in timeline["outages"])
+        assert timeline["answered"] > 0 and len(timeline["series"]["all"]["other"]) == 30
+    lost = [gap for gaps in said["timelines"][0]["gaps"] for gap in gaps if gap["unanswered"]]
+    assert lost == [], "EPaxos answers at the other sites whoever is dead"
+
+
+def test_throughput_counts_what_clients_of_both_protocols_get(tmp_path: Path) -> None:
+    out = tmp_path / "throughput.json"
+    said = invoke("throughput", "--clients", "1,6", "--seconds", "0.5", "--conflict", "5", "--out", str(out))
+    assert json.loads(out.read_text()) == said
+    assert [curve["protocol"] for curve in said["curves"]] == ["epaxos", "raft"]
+    for step in (step for curve in said["curves"] for step in curve["steps"]):
+        assert step["per_s"] > 0 and step["errors"] == {}

@@ -1,14 +1,17 @@
-"""Leaders die, in virtual time: the bench finds the next one each time, and refuses what has no leader."""
+"""Replicas die in virtual time: what clients elsewhere notice, and how long there is no leader."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import bench
 from bench.elections import ElectionOptions, as_table, run_elections
+from bench.failover import FailoverOptions, as_table as failover_table, run_failover
+from bench.timeline import OTHER
 from epaxos.errors import ConfigError
 
 
@@ -40,4 +43,38 @@ def test_what_has_no_leader_cannot_lose_it() -> None:
         run_elections(ElectionOptions(protocol="epaxos", runs=1))
     with pytest.raises(ConfigError):
         run_elections(ElectionOptions(leader="XX", runs=1))
-    assert CliRunner().invoke(bench, ["failover"]).exit_code == 2
+
+
+NEAR = """
+sites = ["CA", "VA", "IR"]
+rtt_ms = [[0, 72, 151], [72, 0, 88], [151, 88, 0]]
+"""
+
+
+def test_clients_elsewhere_are_answered_while_a_site_is_dead_and_wait_while_the_leader_is(tmp_path: Path) -> None:
+    matrix = tmp_path / "three.toml"
+    matrix.write_text(NEAR)
+    options = FailoverOptions(
+        matrix=str(matrix), backend="virtual", phase_s=1.5, rate_per_s=60, leader="VA", victim="CA"
+    )
+    result = run_failover(options)
+    epaxos, raft = result.timelines
+    assert (epaxos.leader, raft.leader) == (None, "VA")
+    for timeline in result.timelines:
+        assert [(each.site, each.killed_us, each.restarted_us) for each in timeline.outages] == [
+            ("CA", 1_500_000, 3_000_000),
+            ("VA", 4_500_000, 6_000_000),
+        ]
+        assert {gap.site for gap in timeline.gaps[0]} == {"VA", "IR"}
+        assert all(gap.unanswered == 0 for found in timeline.gaps for gap in found)
+    assert result.kept_answering
+    assert raft.longest(1, OTHER).down_us > 2 * epaxos.longest(1, OTHER).down_us
+    for word in ("x dies", "VA, leader", "longer than one RTT: yes"):
+        assert word in failover_table(result)
+
+
+def test_who_leads_cannot_be_who_dies_first() -> None:
+    with pytest.raises(ConfigError, match="choose another one"):
+        run_failover(FailoverOptions(backend="virtual", leader="CA", victim="CA"))
+    with pytest.raises(ConfigError, match="XX"):
+        run_failover(FailoverOptions(backend="virtual", victim="XX"))
