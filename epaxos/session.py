@@ -118,10 +118,11 @@ class Opening(NamedTuple):
 
 def marks(data: bytes) -> list[Stamp | Opening | None]:
     """For each command of a batch: its stamp, what it opens, or None when it is of no session."""
-    return [_mark(command) for command in decode_run(data, HEADER.size)]
+    return [mark_of(command) for command in decode_run(data, HEADER.size)]
 
 
-def _mark(command: Command) -> Stamp | Opening | None:
+def mark_of(command: Command) -> Stamp | Opening | None:
+    """Its stamp, what it opens, or None when it is of no session."""
     last = command[-1]
     if last.op == SESSION_OPEN_OP:
         return Opening(SessionId.of_key(last.key), last.payload == _FIFO)

@@ -189,9 +189,16 @@ class ByHand:
     ) -> Waiter:
         """Commands of one run at site `i`; `waiter` gets the answers, or a new one."""
         waiter = waiter or Waiter()
-        run = encode_run(SECRET, commands)
-        self.turn(i, Submit(waiter, stream, run, len(commands), self.clock_us(i) + timeout_us))
+        self.submit_run(
+            i, encode_run(SECRET, commands), waiter, count=len(commands), stream=stream, timeout_us=timeout_us
+        )
         return waiter
+
+    def submit_run(
+        self, i: ReplicaId, run: bytes, waiter: Waiter, *, count: int = 1, stream: int = 1, timeout_us: int = FOREVER_US
+    ) -> None:
+        """The same for a run that holds `count` commands."""
+        self.turn(i, Submit(waiter, stream, run, count, self.clock_us(i) + timeout_us))
 
     def cancel(self, i: ReplicaId, waiter: Waiter) -> None:
         """The client goes away."""

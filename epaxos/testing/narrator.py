@@ -8,18 +8,19 @@ from typing import Any, Final
 
 import hiredis
 
-from epaxos.command import Command
 from epaxos.engine import Input, Turn
 from epaxos.errors import EpaxosError
 from epaxos.execution.interface import Group
 from epaxos.ids import InstanceId, ReplicaId
-from epaxos.packing import encode_run
 from epaxos.protocols.registry import VIEWS
 from epaxos.protocols.view import Row
-from epaxos.testing.byhand import SECRET, ByHand, Flight, Waiter
-from epaxos.testing.words import Namer, command_text
+from epaxos.session import SessionId
+from epaxos.testing.byhand import FOREVER_US, ByHand, Flight, Waiter
+from epaxos.testing.words import Namer, run_text
 
 NOTHING: Final = "nothing"
+DONE: Final = "done"
+"""The answer to a command that has no result."""
 
 
 class Mortal(ByHand):
@@ -46,7 +47,7 @@ class Submission:
 
     name: str
     site: ReplicaId
-    command: Command
+    run: bytes
     waiter: Waiter
     incarnation: int
     bound: bool = False
@@ -55,14 +56,15 @@ class Submission:
     @property
     def text(self) -> str:
         """The command as people type it."""
-        return command_text(self.command)
+        return run_text(self.run)
 
     def heard(self) -> list[str]:
         """What the client was told so far."""
         reader = hiredis.Reader(errors="backslashreplace", encoding="utf-8")
         for data in self.waiter.replies:
             reader.feed(data)
-        return [*(_shown(reader.gets()) for _ in self.waiter.replies), *map(str, self.waiter.errors)]
+        replies = (_shown(reader.gets()) if data else DONE for data in self.waiter.replies)
+        return [*replies, *map(str, self.waiter.errors)]
 
 
 def _shown(reply: Any) -> str:
@@ -93,6 +95,8 @@ class Narrator:
         self.view = VIEWS[protocol]
         self.words = Namer(lanes=self.view.lanes)
         self.submissions: dict[str, Submission] = {}
+        self.sessions: dict[str, tuple[SessionId, bool]] = {}
+        """name -> (session, is it FIFO), of those that clients have asked to open"""
 
     # -- events
 
@@ -111,12 +115,12 @@ class Narrator:
                 lines += self.messages(flight for flight in sent if flight not in before.flights)
         return lines
 
-    def submit(self, site: ReplicaId, name: str, command: Command, *, stream: int, timeout_us: int) -> None:
-        """A client of `site` hands in a command."""
+    def submit(self, site: ReplicaId, name: str, run: bytes, *, stream: int, timeout_us: int = FOREVER_US) -> None:
+        """A client of `site` hands in the one command of `run`."""
         waiter = Waiter()
         incarnation = self.cluster.sites[site].incarnation
-        self.submissions[name] = Submission(name, site, command, waiter, incarnation)
-        self.cluster.submit(site, command, stream=stream, timeout_us=timeout_us, waiter=waiter)
+        self.submissions[name] = Submission(name, site, run, waiter, incarnation)
+        self.cluster.submit_run(site, run, waiter, stream=stream, timeout_us=timeout_us)
 
     def _now(self) -> _Before:
         cluster = self.cluster
@@ -136,10 +140,9 @@ class Narrator:
             site = self.cluster.sites[each.site]
             if each.bound or site.incarnation != each.incarnation:
                 continue
-            run = encode_run(SECRET, [each.command])
             for id_, batch in self.view.carried(site.protocol):
                 mine = (batch.name.origin, batch.name.incarnation) == (each.site, each.incarnation)
-                if mine and batch.run == run and id_ not in self.words.names.values():
+                if mine and batch.run == each.run and id_ not in self.words.names.values():
                     self.words.give(each.name, id_)
                     each.bound = True
                     break

@@ -13,6 +13,7 @@ from epaxos.gateway.items import Local, ParseLimits, Refused
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.limits import LimitsConfig
 from epaxos.messages import TABLE
+from epaxos.session import SessionId
 from epaxos.testing.byhand import Flight
 from epaxos.testing.narrator import Narrator
 from epaxos.testing.words import ID, LETTERS, NAME
@@ -124,6 +125,13 @@ class Words:
         if match is None or match[1] not in LETTERS[: self._n]:
             raise ScenarioError(f"{word!r} is no id; known are {', '.join(known) or 'none'}, others are written as A.1")
         return InstanceId(0, int(match[2]), LETTERS.index(match[1]))
+
+    def session(self, word: str) -> tuple[SessionId, bool]:
+        """A session of that name, and whether it is FIFO."""
+        known = self._told.sessions
+        if word not in known:
+            raise ScenarioError(f"{word!r} is no session; there are: {', '.join(known) or 'none'}")
+        return known[word]
 
     def command(self) -> Command:
         """The words of a command of the key-value machine, to the end."""

@@ -10,11 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
+from epaxos.command import Command
+from epaxos.errors import Rejected
+from epaxos.ids import ReplicaId
+from epaxos.packing import encode_run
 from epaxos.protocols.interface import PeerDown, PeerUp, Protocol, Rtt
 from epaxos.protocols.registry import PROTOCOLS
 from epaxos.quorums import MAX_REPLICAS
+from epaxos.session import Ended, Stamp, end_run, open_run, stamped
 from epaxos.testing import agreement
-from epaxos.testing.byhand import FOREVER_US, Flight
+from epaxos.testing.byhand import FOREVER_US, SECRET, Flight
 from epaxos.testing.narrator import NOTHING, Narrator
 from epaxos.testing.reading import ScenarioError, Words, duration_us, fitting, number, under_way
 from epaxos.testing.words import LETTERS
@@ -31,8 +36,39 @@ def _submit(told: Narrator, words: Words) -> Iterator[str]:
     site, name, command = words.up(), words.name(), words.command()
     stream = _option(words, "stream", 0, 1 << 32, len(told.submissions) + 1)
     timeout_us = duration_us(words.options["timeout"]) if "timeout" in words.options else FOREVER_US
-    lines = told.event(lambda: told.submit(site, name, command, stream=stream, timeout_us=timeout_us))
-    yield from lines or [f"{LETTERS[site]}  {name} waits for its turn"]
+    if "session" in words.options:
+        command = _of_session(told, words, command)
+    run = encode_run(SECRET, [command])
+    yield from _handed_in(told, site, name, lambda: told.submit(site, name, run, stream=stream, timeout_us=timeout_us))
+
+
+def _handed_in(told: Narrator, site: ReplicaId, name: str, act: Callable[[], None]) -> list[str]:
+    return told.event(act) or [f"{LETTERS[site]}  {name} waits for its turn"]
+
+
+def _of_session(told: Narrator, words: Words, command: Command) -> Command:
+    session, fifo = words.session(words.options["session"])
+    number = _option(words, "number", 1, 1 << 32, 1)
+    floor = _option(words, "floor", 0, number - 1, number - 1)
+    try:
+        return stamped(command, Stamp(session, number, floor, fifo))
+    except Rejected as error:
+        raise ScenarioError(str(error)) from None
+
+
+def _open(told: Narrator, words: Words) -> Iterator[str]:
+    site, name, fifo = words.up(), words.name(), words.flag("fifo")
+    session = told.cluster.sites[site].engine.new_session()
+    told.sessions[name] = session, fifo
+    run, stream = open_run(SECRET, session, fifo=fifo), len(told.submissions) + 1
+    yield from _handed_in(told, site, name, lambda: told.submit(site, name, run, stream=stream))
+
+
+def _end(told: Narrator, words: Words) -> Iterator[str]:
+    site, name = words.up(), words.name()
+    session, _ = words.session(words.take("a session"))
+    run, stream = end_run([Ended(session, None)]), len(told.submissions) + 1
+    yield from _handed_in(told, site, name, lambda: told.submit(site, name, run, stream=stream))
 
 
 def _deliver(told: Narrator, words: Words) -> Iterator[str]:
@@ -245,12 +281,18 @@ _MESSAGE_WORDS: Final = "FROM->TO [MESSAGE [WORD]...]"
 VERBS: Final[dict[str, Verb]] = {
     "submit": Verb(
         Usage(
-            "submit SITE NAME [stream=N] [timeout=TIME] COMMAND",
-            "a client of SITE hands in a command; the id it goes into is called NAME",
-            ("stream", "timeout"),
+            "submit SITE NAME [stream=N] [timeout=TIME] [session=NAME [number=N] [floor=N]] COMMAND",
+            "a client of SITE hands in a command; the id it goes into is called NAME. In a session it has a number, and"
+            " says up to which number its client has all outcomes (one less, unless `floor` says otherwise)",
+            ("stream", "timeout", "session", "number", "floor"),
         ),
         _submit,
     ),
+    "open": Verb(
+        Usage("open SITE NAME [fifo]", "a client of SITE opens a session; it and the id it goes into are called NAME"),
+        _open,
+    ),
+    "end": Verb(Usage("end SITE NAME SESSION", "a client of SITE ends a session, by a Barrier called NAME"), _end),
     "deliver": Verb(
         Usage(
             f"deliver {_MESSAGE_WORDS} [once] [if-any]",

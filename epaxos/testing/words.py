@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from epaxos import messages
-from epaxos.command import HEADER, READ, Batch, Command, Payload
+from epaxos.command import READ, Batch, Command, Payload, is_barrier
 from epaxos.ids import InstanceId, ReplicaId, Vector
 from epaxos.machines.kv import INCREMENT, Op
 from epaxos.messages import MAX_SLOT, Message
 from epaxos.packing import decode_run
 from epaxos.protocols.interface import Timer
+from epaxos.session import Opening, Stamp, ended_in, mark_of
 
 LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 """Of replicas, in lane order."""
@@ -66,7 +67,7 @@ class Namer:
         """The commands, or NOP."""
         if not isinstance(payload, Batch):
             return "nothing" if payload is None else "NOP"
-        return "; ".join(map(command_text, decode_run(payload.data, HEADER.size)))
+        return run_text(payload.run)
 
     def timer(self, timer: Timer) -> str:
         """The words of its name."""
@@ -119,8 +120,25 @@ class Namer:
         return self.id(found.id) + ("(committed)" if found.committed else "")
 
 
+def run_text(run: bytes) -> str:
+    """The commands of a run."""
+    if is_barrier(run):
+        ended = (f" {each.session}" for each in ended_in(decode_run(run)[0][0].payload))
+        return f"BARRIER{''.join(ended)}"
+    return "; ".join(map(command_text, decode_run(run)))
+
+
 def command_text(command: Command) -> str:
     """A command as people type it; words that a shell would take apart are in quotes."""
+    mark = mark_of(command)
+    if isinstance(mark, Opening):
+        return f"OPEN {mark.session}{' fifo' * mark.fifo}"
+    if isinstance(mark, Stamp):
+        return f"{_plain_text(command[:-1])} session={mark.session} number={mark.number} floor={mark.floor}"
+    return _plain_text(command)
+
+
+def _plain_text(command: Command) -> str:
     first = command[0]
     words = [Op(first.op).name if first.op in set(Op) else f"0x{first.op:02x}"]
     for entry in command:

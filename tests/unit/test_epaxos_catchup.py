@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from epaxos.ids import InstanceId
 from epaxos.messages import MAX_SLOT, Commit, CommitQuery, SlotRange
-from epaxos.protocols.epaxos.catchup import STEP_IDS, STEP_US
-from epaxos.protocols.interface import PeerUp, Receive
+from epaxos.protocols.epaxos.catchup import STEP_IDS, STEP_US, UNDER_WAY_MIN, CatchUp
+from epaxos.protocols.interface import Now, PeerUp, Receive
 from epaxos.testing.byhand import RETRY_US, ByHand, set_
 
 MISSED = 5 * STEP_IDS
@@ -53,6 +53,60 @@ def test_each_answer_is_short() -> None:
     cluster.drop()
     cluster.turn(0, Receive(peer=2, message=CommitQuery(epoch=0, ranges=(SlotRange(0, 1, MISSED),))))
     assert len(cluster.pick(Commit, source=0)) == STEP_IDS
+
+
+def test_only_so_much_is_asked_for_ahead_of_what_arrives() -> None:
+    cluster = ByHand(3)
+    state = cluster.sites[2].protocol.state
+    asked: list[int] = []
+    catching_up = CatchUp(state, lambda lane, vain, ranges: asked.extend(r.last + 1 - r.first for r in ranges))
+    state.highest[0] = 100 * STEP_IDS
+    catching_up.begin(0, 100 * STEP_IDS)
+    for _ in range(100):
+        catching_up.step()
+    assert sum(asked) == UNDER_WAY_MIN
+    for slot in range(1, 11):
+        state.decided.add(InstanceId(0, slot, 0))
+        catching_up.learned(InstanceId(0, slot, 0))
+    catching_up.step()
+    assert sum(asked) == UNDER_WAY_MIN + 10
+
+
+def test_whoever_learns_fast_asks_for_more_ahead() -> None:
+    cluster = ByHand(3)
+    state = cluster.sites[2].protocol.state
+    asked: list[int] = []
+    catching_up = CatchUp(state, lambda lane, vain, ranges: asked.extend(r.last + 1 - r.first for r in ranges))
+    state.highest[0] = 100 * STEP_IDS
+    catching_up.begin(0, 100 * STEP_IDS)
+    told = 0
+    for _ in range(60):
+        state.now = Now(state.now.mono_us + STEP_US, 0)
+        for slot in range(told + 1, sum(asked) + 1):
+            state.decided.add(InstanceId(0, slot, 0))
+            catching_up.learned(InstanceId(0, slot, 0))
+        told = sum(asked)
+        catching_up.step()
+    for _ in range(100):
+        catching_up.step()
+    assert sum(asked) - told > UNDER_WAY_MIN
+
+
+def test_an_answer_that_may_be_under_way_is_not_given_again() -> None:
+    """On a link slower than its load, copies would only gather in the queue."""
+    cluster = behind()
+    cluster.turn(0, PeerUp(peer=2))
+    cluster.drop()
+    given = []
+    for _ in range(40):
+        cluster.turn(0, Receive(peer=2, message=CommitQuery(epoch=0, ranges=(SlotRange(0, 1, STEP_IDS),))))
+        given.append(cluster.drop(Commit, source=0))
+        cluster.wait(RETRY_US // 2)
+        cluster.drop()
+    assert given[0] == STEP_IDS and given[1] == 0
+    assert sum(map(bool, given)) == 5, "after a round trip, and then after two, four and eight"
+    cluster.turn(0, PeerUp(peer=2), Receive(peer=2, message=CommitQuery(epoch=0, ranges=(SlotRange(0, 1, STEP_IDS),))))
+    assert len(cluster.pick(Commit, source=0)) == STEP_IDS, "what was under way on the old link may be lost"
 
 
 def test_it_ends_and_everything_is_there() -> None:

@@ -110,7 +110,8 @@ def two_commands() -> Narrator:
     """x and y of A and B, in this order everywhere."""
     told = Narrator(3)
     for site, name in ((0, "x"), (1, "y")):
-        told.event(lambda site=site, name=name: told.submit(site, name, append("k", name), stream=1, timeout_us=10**9))
+        run = encode_run(SECRET, [append("k", name)])
+        told.event(lambda site=site, name=name, run=run: told.submit(site, name, run, stream=1))
         told.cluster.settle()
     assert agreement.report(told)[-1] == "agreed"
     return told
@@ -147,6 +148,21 @@ def test_a_replica_that_finds_something_wrong_stops_and_says_so() -> None:
     assert not told.cluster.sites[2].up
 
 
+def test_sessions_are_told() -> None:
+    setup = ("cluster 3", "open A s", "heal 1s", "submit B x session=s number=2 floor=0 INCR k", "settle")
+    again = told(*setup, "submit C y session=s number=2 floor=0 INCR k\nsettle\nhistory")
+    assert again[-3:] == [
+        "s at A: OPEN 0.1.1: done",
+        "x at B: INCRBY k 1 session=0.1.1 number=2 floor=0: 1",
+        "y at C: INCRBY k 1 session=0.1.1 number=2 floor=0: 1",
+    ]
+    ended = told(*setup, "end B e s\nsettle\nsubmit A y session=s number=3 INCR k\nsettle\nhistory")
+    assert ended[-2:] == [
+        "e at B: BARRIER 0.1.1: done",
+        "y at A: INCRBY k 1 session=0.1.1 number=3 floor=2: session_closed: session 0.1.1 is closed, or never was",
+    ]
+
+
 def test_raft_is_told_in_its_own_words() -> None:
     lines = told("cluster 3 protocol=raft", "wake A election", "settle", "submit A x SET k 1", "settle\nagreement")
     assert lines[-4:] == ["2 is SET k 1 at A B C", "order 1 2 at A B C", "state k=1 at A B C", "agreed"]
@@ -165,7 +181,7 @@ def test_raft_is_told_in_its_own_words() -> None:
         ("cluster 3 colour=red", "cluster N"),
         ("cluster 3 protocol=paxos", "there are epaxos, raft"),
         ("cluster 3 window=0", "window=0 is not from 1 to"),
-        ("cluster 3\nfrobnicate", "line 2: 'frobnicate' is no command; there are submit, deliver"),
+        ("cluster 3\nfrobnicate", "line 2: 'frobnicate' is no command; there are submit, open"),
         ("cluster 3\nsubmit D x SET k 1", "'D' is no replica; there are A, B, C"),
         ("cluster 3\nsubmit A", "a name is missing (submit SITE NAME"),
         ("cluster 3\nsubmit A X SET k 1", "'X' is no name"),
@@ -174,6 +190,12 @@ def test_raft_is_told_in_its_own_words() -> None:
         ("cluster 3\nsubmit A x PING", "nothing is replicated"),
         ("cluster 3\nsubmit A x SET k", "wrong number of arguments"),
         ("cluster 3\nsubmit A x timeout=5 SET k 1", "'5' is no duration"),
+        ("cluster 3\nsubmit A x session=s SET k 1", "'s' is no session; there are: none"),
+        ("cluster 3\nopen A s\nsubmit A x session=s number=0 SET k 1", "number=0 is not from 1 to"),
+        ("cluster 3\nopen A s\nsubmit A x session=s number=2 floor=2 SET k 1", "floor=2 is not from 0 to 1"),
+        ("cluster 3\nopen A s\nsubmit A x session=s number=9999 floor=1 SET k 1", "is not within 1024 above the floor"),
+        ("cluster 3\nopen A s\nsubmit A x session=s GET k", "has a place in FIFO sessions only"),
+        ("cluster 3\nopen A s\nend A e t", "'t' is no session; there are: s"),
         ("cluster 3\nsubmit A,B x SET k 1", "one replica is meant here"),
         ("cluster 3\nsubmit A 'x", "line 2: No closing quotation"),
         ("cluster 3\ndeliver A PreAccept", "'A' is no link; write A->B"),

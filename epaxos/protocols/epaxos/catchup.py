@@ -3,7 +3,8 @@
 Whoever answers reads old decisions from its disk, and has clients of its own to serve. So each lane is asked for from
 its lowest gap upwards, `STEP_IDS` at a time and `STEP_US` apart, of its own coordinator first: the lanes of a returned
 replica come from all peers at once, and none of them gives more than a small share of its time. Within that pace
-nothing waits for a round trip, so long links do not slow it down.
+nothing waits for a round trip, so long links do not slow it down; but no more is asked for ahead of what arrives than
+came in the last two seconds, so that on a slow link little waits in the queues.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ STEP_IDS: Final = 64
 STEP_US: Final = 20_000
 """3 200 ids a second of each lane, at most."""
 AHEAD_IDS: Final = 4_096
-"""Asked for and not yet there, of a lane, at most."""
+"""How far ahead of the lowest gap of a lane it is asked for, at most."""
+UNDER_WAY_MIN: Final = 4 * STEP_IDS
+"""Asked for and not yet there, of a lane, while little arrives: what is under way before the first answer can come."""
+UNDER_WAY_S: Final = 2
+"""While more arrives, as much as came in so long a time, in all lanes."""
 RATE_US: Final = 1_000_000
 """The rate that people are shown is that of so long a time."""
 
@@ -40,6 +45,8 @@ class CatchUp:
         """The slots up to here are old enough to be asked for."""
         self._asked = [0] * state.n
         """The slots up to here have been."""
+        self._under_way = [0] * state.n
+        """How many of them have not been answered, as far as it was counted."""
         self._began_at = [0] * state.n
         """The decided watermark when that was last begun."""
         self._vain = [0] * state.n
@@ -55,6 +62,7 @@ class CatchUp:
         self._goal[lane] = goal
         if low == self._began_at[lane]:
             self._asked[lane] = low
+            self._under_way[lane] = 0
             self._vain[lane] += 1
         else:
             self._vain[lane] = 0
@@ -65,6 +73,7 @@ class CatchUp:
     def step(self) -> None:
         """The next ids of every lane."""
         self._stepping = False
+        self._measure()
         for lane, goal in enumerate(self._goal):
             slots = self._next(lane, goal)
             if slots:
@@ -80,11 +89,14 @@ class CatchUp:
         low, slots = decided.low[lane], list[int]()
         slot = max(self._asked[lane], low)
         end = min(goal, low + AHEAD_IDS)
-        while slot < end and len(slots) < STEP_IDS:
+        window = max(UNDER_WAY_MIN, UNDER_WAY_S * self._per_s // self.state.n)
+        room = min(STEP_IDS, window - self._under_way[lane])
+        while slot < end and len(slots) < room:
             slot += 1
             if InstanceId(EPOCH, slot, lane) not in decided:
                 slots.append(slot)
         self._asked[lane] = slot
+        self._under_way[lane] += len(slots)
         return slots
 
     def has_its_turn(self, id_: InstanceId) -> bool:
@@ -96,6 +108,7 @@ class CatchUp:
     def learned(self, id_: InstanceId) -> None:
         """A decision came by a message."""
         if id_.slot <= self._asked[id_.lane]:
+            self._under_way[id_.lane] = max(0, self._under_way[id_.lane] - 1)
             self._count += 1
             self._measure()
 

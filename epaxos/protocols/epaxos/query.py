@@ -13,12 +13,14 @@ from typing import Final
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
 from epaxos.protocols.epaxos.catchup import STEP_IDS, CatchUp
-from epaxos.protocols.epaxos.state import EPOCH, Phase, State
+from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
 from epaxos.protocols.interface import NOTHING
 
 ANSWERS_MAX: Final = STEP_IDS
 """Commits sent for one query; what is beyond them is asked for again."""
 ANSWER_BYTES_MAX: Final = 256 << 10
+ANSWERED_MAX: Final = 16_384
+"""Answers that are remembered, so that they are not given again while they may be under way."""
 SWEEPS_TO_OPEN_END: Final = 8
 """Every so many sweeps the query has an open end, for slots of which nothing was ever heard. A lane whose first gap
 stays what it was is asked about in ever fewer sweeps, down to these: what is not decided cannot be told."""
@@ -37,6 +39,8 @@ class Query:
         """id that is waited for -> (when it may be asked for again, times asked)"""
         self._settled = [0] * state.n
         """Per lane, the highest slot heard of one sweep ago: old enough that its Commit is not simply under way."""
+        self._answered: dict[tuple[ReplicaId, InstanceId], tuple[int, int]] = {}
+        """(whom, what it was told the decision of) -> (when last, how often before), the oldest first."""
         self._swept: list[tuple[int, int, int]] = [(0, 0, 0)] * state.n
         """Per lane: the decided watermark when it was asked about, sweeps since then, sweeps to let pass."""
 
@@ -108,8 +112,10 @@ class Query:
         return True
 
     def catch_up(self, peer: ReplicaId) -> None:
-        """A link came up: this replica may have been away. Ask this peer how far everybody is, and what comes first."""
+        """A link came up: this replica may have been away. Ask this peer how far everybody is, and what comes first.
+        What was told on the link before may be lost."""
         self._linked = True
+        self._answered = {key: when for key, when in self._answered.items() if key[0] != peer}
         lanes = [lane for lane in range(self.state.n) if lane != self.state.me]
         self._ask(peer, [SlotRange(lane, self.state.decided.low[lane] + 1, MAX_SLOT) for lane in lanes])
 
@@ -120,26 +126,38 @@ class Query:
     # -- answering
 
     def on_query(self, peer: ReplicaId, message: CommitQuery) -> None:
-        """Commit for every decided slot of the ranges, up to a bound; silence for the others. For a range without an
-        end the last one comes first: it says how far the lane goes."""
+        """Commit for every decided slot of the ranges, up to a bound; silence for the others, and for what may be under
+        way. For a range without an end the last one comes first: it says how far the lane goes."""
         state, sent, size = self.state, 0, 0
         for lane, first, last in message.ranges:
-            highest = state.highest[lane]
-            newest = (
-                state.get(InstanceId(message.epoch, highest, lane)) if last == MAX_SLOT and highest > first else None
-            )
-            if newest is not None and newest.phase is Phase.COM:
-                state.tell((peer,), newest)
+            if last == MAX_SLOT and state.highest[lane] > first:
+                self._answer(peer, InstanceId(message.epoch, state.highest[lane], lane))
         for lane, first, last in message.ranges:
             for slot in range(first, min(last, state.highest[lane]) + 1):
-                instance = state.get(InstanceId(message.epoch, slot, lane))
-                if instance is None or instance.phase is not Phase.COM:
+                instance = self._answer(peer, InstanceId(message.epoch, slot, lane))
+                if instance is None:
                     continue
-                state.tell((peer,), instance)
                 sent += 1
                 size += 0 if instance.batch is None else len(instance.batch.data)
                 if sent >= ANSWERS_MAX or size >= ANSWER_BYTES_MAX:
                     return
+
+    def _answer(self, peer: ReplicaId, id_: InstanceId) -> Instance | None:
+        """Tell it what is decided, unless it was told a short while ago: copies would gather behind the first one on a
+        slow link. Gives what was told."""
+        key = peer, id_
+        known = self._answered.get(key)
+        if known is not None and not self.state.is_overdue(*known):
+            return None
+        instance = self.state.get(id_)
+        if instance is None or instance.phase is not Phase.COM:
+            return None
+        self._answered.pop(key, None)
+        self._answered[key] = self.state.now.mono_us, 0 if known is None else known[1] + 1
+        if len(self._answered) > ANSWERED_MAX:
+            del self._answered[next(iter(self._answered))]
+        self.state.tell((peer,), instance)
+        return instance
 
 
 def _ranges(ids: list[InstanceId]) -> list[SlotRange]:

@@ -75,8 +75,8 @@ def on_accept_ok(state: State, peer: ReplicaId, message: AcceptOK) -> Instance |
     if message.id in state.decided:
         return None
     instance = state.touch(message.id)
-    if instance.lead is not None:
-        instance.lead.holders.add(peer)
+    if instance.lead is not None and not message.nop:
+        instance.lead.holders.add(peer)  # a vote for a NOP says nothing of the payload
     _count(instance, message.ballot, message.nop, message.dep, peer)
     return instance
 
