@@ -17,9 +17,11 @@ _KNOWN: Final = (
     ("epaxos/s01b-newest-vote-of-three", "joined-ballot-for-a-vote"),
     ("epaxos/s02-fast-commit-survives", "candidate-thrown-away"),
     ("epaxos/s03-mutual-recovery", "defers-for-ever"),
+    ("epaxos/s04-mutual-recovery-of-seven", "defers-for-ever"),
     ("epaxos/s05-more-evidence-wins", "defers-for-ever"),
     ("epaxos/s06-not-more-than-the-threshold", "one-competitor-too-many"),
     ("epaxos/s06-not-more-than-the-threshold", "whose-coordinator-is-away"),
+    ("epaxos/s07-stale-quorum", "defers-for-ever"),
     ("epaxos/s08-validate-registers", "validate-without-registering"),
     ("epaxos/s09-joined-means-no-fast-path", "fast-after-joining"),
     ("epaxos/s11-the-competitor-yields", "any-competitor-wins"),
@@ -31,10 +33,15 @@ _KNOWN: Final = (
     ("epaxos/s19-never-seen-slot", "gaps-do-not-matter"),
     ("epaxos/s20-executed-is-not-forgotten", "forgotten-decisions"),
     ("epaxos/s22-one-order-from-every-start", "order-of-the-walk"),
+    ("epaxos/s25-a-floor-is-not-a-record", "a-floor-marks-as-executed"),
+    ("epaxos/s25-a-floor-is-not-a-record", "max-only-table"),
+    ("epaxos/s26-reads-of-two-keys", "reads-leave-no-trace"),
     ("epaxos/s27-duplicate-preaccept", "recomputed-answer"),
     ("epaxos/s28-late-preaccept", "late-preaccept-votes"),
+    ("epaxos/s36b-a-nop-past-its-deadline", "resubmission-after-deadline"),
     ("epaxos/s37-duplicate-validate", "validate-overwrites-a-vote"),
     ("epaxos/s38-send-after-logging", "send-before-logging"),
+    ("epaxos/s42-straggler-after-the-end", "straggler-after-close"),
     ("epaxos/s43-pipelining-across-a-nop", "no-order-on-a-connection"),
     ("epaxos/s44-lost-answers", "answers-once"),
     ("raft/an-old-entry-is-not-counted", "raft-old-term-committed"),
@@ -46,6 +53,98 @@ _KNOWN: Final = (
 """(file, mutant of the registry)"""
 
 _NEW: Final = (
+    (
+        "epaxos/s07b-a-wait-ends-by-itself",
+        Mutant(
+            name="waits-for-ever",
+            story="a wait for competitors goes on although those whom it counts on may be gone (W5)",
+            edits=((_EPAXOS + "recover", "                stale.append(instance)\n", "                pass\n"),),
+        ),
+    ),
+    (
+        "epaxos/s15-no-sequence-numbers",
+        Mutant(
+            name="a-later-dependency-counts",
+            story="a dependency that was decided behind the command stands against it, as a greater number does (B6)",
+            edits=(
+                (_EPAXOS + "validate", "range(dep[lane] + 1, state", "range(1, state"),
+                (
+                    _EPAXOS + "validate",
+                    "if vector is None or covers(vector, id_) or",
+                    "if vector is None or (covers(vector, id_) and other.phase is not Phase.COM) or",
+                ),
+            ),
+        ),
+    ),
+    (
+        "epaxos/s19b-slot-taken-by-a-recovery",
+        Mutant(
+            name="a-slot-that-is-spent",
+            story="a coordinator uses a slot of its lane that others have recovered as a gap",
+            edits=(
+                (
+                    _EPAXOS + "lead",
+                    "            if id_ not in state.live and id_ not in state.executed:\n                return id_",
+                    "            return id_",
+                ),
+            ),
+        ),
+    ),
+    (
+        "epaxos/s23-window-bounds-a-cycle",
+        Mutant(
+            name="no-window",
+            story="a coordinator submits while any number of its own commands is not executed (4.4, I19)",
+            edits=((_EPAXOS + "lead", "self._grant(self.state.window - unexecuted)", "self._grant(1 << 20)"),),
+        ),
+    ),
+    (
+        "epaxos/s25b-a-session-in-order",
+        Mutant(
+            name="in-any-order",
+            story="a FIFO session applies a number that comes in front of an earlier one",
+            edits=(("epaxos.execution.sessions", "if session.fifo and stamp.number", "if False and stamp.number"),),
+        ),
+    ),
+    *(
+        (
+            name,
+            Mutant(
+                name="commit-of-another-ballot",
+                story="whoever leads a ballot pays no heed to a decision that was made at another one",
+                edits=(
+                    (
+                        _EPAXOS + "accept",
+                        "    if payload is None:\n        return None\n",
+                        "    if payload is None or instance.recovery is not None:\n        return None\n",
+                    ),
+                ),
+            ),
+        )
+        for name in ("epaxos/s10b-late-commit-of-the-coordinator", "epaxos/s29-stale-ballots")
+    ),
+    (
+        "epaxos/s29-stale-ballots",
+        Mutant(
+            name="votes-of-any-ballot",
+            story="a vote of an earlier ballot counts for the present one (S29)",
+            edits=(
+                (
+                    _EPAXOS + "vote",
+                    "    _count(instance, message.ballot, message.nop, message.dep, peer)\n",
+                    "    _count(instance, max(message.ballot, instance.abal), message.nop, message.dep, peer)\n",
+                ),
+            ),
+        ),
+    ),
+    (
+        "epaxos/s29b-a-nop-vote-holds-no-payload",
+        Mutant(
+            name="every-voter-holds-it",
+            story="a vote for a Nop is taken for a sign that its sender holds the command",
+            edits=((_EPAXOS + "vote", "instance.lead is not None and not message.nop", "instance.lead is not None"),),
+        ),
+    ),
     (
         "epaxos/s30-restart-of-a-recoverer",
         Mutant(
