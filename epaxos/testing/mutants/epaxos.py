@@ -245,4 +245,34 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
             ),
         ),
     ),
+    Mutant(
+        name="latest-only",
+        story="a dependency is the latest conflicting id alone, not all up to it, and may become a Nop (S21)",
+        edits=(
+            (
+                _EPAXOS + "deps",
+                "            slots[mode][lane] = max(slots[mode][lane], slot)\n",
+                "            slots[mode][:] = [0] * self._n\n            slots[mode][lane] = slot\n",
+            ),
+        ),
+        pure=True,
+    ),
+    Mutant(
+        name="one-ballot-a-record",
+        story="the disk holds the ballot of the vote where the joined one belongs (B11)",
+        edits=(
+            (
+                _EPAXOS + "state",
+                "return int(self.phase), self.bal, self.abal,",
+                "return int(self.phase), self.abal, self.abal,",
+            ),
+        ),
+    ),
+    Mutant(
+        name="given-up-for-good",
+        story="a command that became a Nop is not proposed again (3.4, S36)",
+        edits=(
+            (_EPAXOS + "lead", "            self._again.append((instance.batch, deadline_us))", "            pass"),
+        ),
+    ),
 )

@@ -200,4 +200,30 @@ RECOVERY: Final[tuple[Mutant, ...]] = (
         where="walks",
         quick=True,
     ),
+    Mutant(
+        name="a-later-dependency-counts",
+        story="a dependency that was decided behind the command stands against it, as a greater number does (B6, S15)",
+        edits=(
+            (_EPAXOS + "validate", "range(dep[lane] + 1, state", "range(1, state"),
+            (
+                _EPAXOS + "validate",
+                "if vector is None or covers(vector, id_) or",
+                "if vector is None or (covers(vector, id_) and other.phase is not Phase.COM) or",
+            ),
+        ),
+        where="walks",
+    ),
+    Mutant(
+        name="majority-fast-quorum",
+        story="a fast quorum is a majority, also of seven (B7)",
+        edits=(("epaxos.quorums", "fast=n - e,", "fast=n // 2 + 1,"),),
+        where="walks",
+        n=7,
+    ),
+    Mutant(
+        name="accepted-and-not-marked",
+        story="a vote is stored without the phase that makes it one, so no recovery finds it (B11)",
+        edits=((_EPAXOS + "vote", "    instance.phase = Phase.ACC\n    instance.abal", "    instance.abal"),),
+        where="walks",
+    ),
 )
