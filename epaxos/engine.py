@@ -166,7 +166,8 @@ class Engine:
         self._execute()
         self.admission.expire(now.mono_us)
         self._follow_sessions()
-        self._end(self._idle.due(now.mono_us))
+        if self._idle.wake_us is not None:
+            self._end(self._idle.due(now.mono_us))
         self._propose()
         self._report_blocked()
         out.write = self._gate.flush(now.mono_us, self.applier)
@@ -345,12 +346,14 @@ class Engine:
             self._step(Blocked(ids=self.executor.missing()))
 
     def _wake_us(self) -> int | None:
-        soonest_us = self._timers.next_us()
-        waits = self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us, self._idle.wake_us
-        for wake_us in waits:
-            if wake_us is not None and (soonest_us is None or wake_us < soonest_us):
-                soonest_us = wake_us
-        return soonest_us
+        waits = (
+            self._timers.next_us(),
+            self._gate.wake_us,
+            self.admission.wake_us(),
+            self._blocked_at_us,
+            self._idle.wake_us,
+        )
+        return min([wake_us for wake_us in waits if wake_us is not None], default=None)
 
     # -- views, and the end
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar, dataclass_transform
 
 from epaxos import cbor
@@ -22,6 +22,7 @@ from epaxos.errors import ProtocolError
 from epaxos.ids import Ballot, InstanceId, Lane, Vector
 from epaxos.packing import check_batch
 from epaxos.quorums import MAX_REPLICAS
+from epaxos.value import value
 
 WIRE_VERSION: Final = 1
 """Of messages and frames; a link uses the highest version both ends speak."""
@@ -165,7 +166,7 @@ def _field(kind: Kind, **extra: Any) -> Any:
     return field(metadata={"kind": kind}, **extra)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Message:
     """The base of all messages. `code` is the number on the wire and never changes its meaning."""
 
@@ -181,7 +182,7 @@ _M = TypeVar("_M", bound=Message)
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(_field,))
 def _message(code: int) -> Callable[[type[_M]], type[_M]]:
     def register(cls: type[_M]) -> type[_M]:
-        made = dataclass(frozen=True, slots=True, kw_only=True)(cls)
+        made = value(cls)
         assert code not in TABLE, f"code {code} is taken"
         made.code = code
         TABLE[code] = made

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
 from epaxos.errors import ConfigError
 from epaxos.testing.faults import KINDS
-from epaxos.testing.seeds import SEEDS_A_JOB, SeedResult, run_seed, run_seeds, setting
+from epaxos.testing.seeds import SEEDS_A_JOB, SeedResult, run_seed, run_seeds, setting, spare_collector
 from epaxos.testing.shrinking import shrink
 from epaxos.testing.summary import Summary
 
@@ -17,6 +17,8 @@ def many(seeds: Sequence[int], *, protocol: str | None, n: int | None, jobs: int
     """Run them all and sum up; every violation is shown when it is found."""
     summary = Summary()
     jobs = max(1, min(jobs, len(seeds) // SEEDS_A_JOB))
+    if jobs == 1:
+        spare_collector()
     for result in run_seeds(seeds, protocol=protocol, n=n, jobs=jobs):
         summary.add(result)
         for violation in result.violations:

@@ -28,13 +28,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple, Protocol as Interface
 
 from epaxos.command import Batch, Payload
 from epaxos.errors import Rejected, Unknown
 from epaxos.ids import BatchNumber, InstanceId, ReplicaId, Vector
 from epaxos.messages import Message
+from epaxos.value import value
 
 
 class Now(NamedTuple):
@@ -81,7 +81,7 @@ class Frontier(NamedTuple):
 # ---------------------------------------------------------------------------------------------------------- events
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Start:
     """The first event. `incarnation` is greater than in any earlier life of this data directory.
 
@@ -93,7 +93,7 @@ class Start:
     executed: Frontier
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Propose:
     """A batch of commands that clients of this replica submitted; `batch.name.origin` is this replica.
 
@@ -105,7 +105,7 @@ class Propose:
     deadline_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Read:
     """Commands that only read, to be answered without being logged, by `Serve`.
 
@@ -116,7 +116,7 @@ class Read:
     deadline_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Receive:
     """A message, decoded and checked against the table of messages. `peer` is authenticated by the handshake."""
 
@@ -124,35 +124,35 @@ class Receive:
     message: Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Wake:
     """The timer of that name is due. It is no longer set."""
 
     timer: Timer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Durable:
     """Everything saved up to and including `mark` is on stable storage."""
 
     mark: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class PeerUp:
     """A link to `peer` was established: what was in flight before may be lost."""
 
     peer: ReplicaId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class PeerDown:
     """The link to `peer` broke. The peer may be alive."""
 
     peer: ReplicaId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Rtt:
     """A measured round trip to `peer`, in microseconds."""
 
@@ -160,7 +160,7 @@ class Rtt:
     rtt_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Executed:
     """These ids ran here, in this order, since the last such event; Nops count."""
 
@@ -174,7 +174,7 @@ class Why(NamedTuple):
     """Its payload is known and only the decision is missing; otherwise nothing is known about it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Blocked:
     """Execution waits for these ids since before this turn: learn them, or recover them.
 
@@ -190,7 +190,7 @@ Event = Start | Propose | Read | Receive | Wake | Durable | PeerUp | PeerDown | 
 # --------------------------------------------------------------------------------------------------------- effects
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Save:
     """Put and delete durable records, atomically. `Durable(mark)` answers; marks grow by the protocol's counting.
 
@@ -204,7 +204,7 @@ class Save:
     urgent: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Send:
     """Send `message` to each of `peers` (never to oneself)."""
 
@@ -213,7 +213,7 @@ class Send:
     after: int = NEWEST
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Learn:
     """The executor may know from now on what this undecided id touches."""
 
@@ -221,7 +221,7 @@ class Learn:
     batch: Batch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Decide:
     """`payload` is decided for `id`, at `order`. It may come from any replica's proposal.
 
@@ -234,7 +234,7 @@ class Decide:
     after: int = NEWEST
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Serve:
     """The `Read` of that name may be answered once execution has reached `order` on the keys it touches."""
 
@@ -242,7 +242,7 @@ class Serve:
     order: Order
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Settle:
     """The batch or read of that name will not be decided from here: certainly not applied, or unknown."""
 
@@ -250,14 +250,14 @@ class Settle:
     outcome: Rejected | Unknown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Credit:
     """The protocol takes `n` more batches (the admission window of protocol.md 4.4)."""
 
     n: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class SetTimer:
     """Wake me with `timer` at `at_us` (monotonic), replacing an earlier setting of the same name."""
 
@@ -265,14 +265,14 @@ class SetTimer:
     at_us: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class ClearTimer:
     """Forget the timer of that name, if it is set."""
 
     timer: Timer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Note:
     """Something worth tracing happened: `event` in snake_case, about `id`. Costs little when nobody listens."""
 

@@ -218,7 +218,7 @@ def _limits(forks: Forks) -> Limits:
         batch_inflight=pick(rng, (1, 2, usual.batch_inflight, 64)),
         batch_age_us=pick(rng, (0, usual.batch_age_us, 20_000)),
         lazy_us=pick(rng, (1_000, usual.lazy_us, 50_000)),
-        blocked_us=pick(rng, (5_000, usual.blocked_us, usual.blocked_us)),
+        blocked_us=pick(rng, (10_000, usual.blocked_us, usual.blocked_us)),
         sessions=pick(forks["faults.sessions"], (1, 2, usual.sessions)),
         session_idle_ms=pick(forks["faults.sessions"], (200, 2_000, usual.session_idle_ms)),
         entangled_window=pick(rng, (1, 2, usual.entangled_window, usual.entangled_window)),

@@ -197,9 +197,11 @@ class World(Stage):
     def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
         super().send(source, peers, message)
         self._busy[source.me] += len(peers)
+        if self._healed or not self._interrupts:
+            return
         kind = type(message).__name__
         numbers = self._interrupts.get(kind)
-        if numbers and not self._healed:
+        if numbers:
             self._sent[kind] += 1
             if self._sent[kind] == numbers[0]:
                 numbers.pop(0)

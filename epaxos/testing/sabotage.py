@@ -76,8 +76,9 @@ Verdict = tuple[int | None, str | None]
 
 
 def _seeds(task: dict[str, Any], first: int, last: int) -> Verdict:
-    from epaxos.testing.seeds import run_seed
+    from epaxos.testing.seeds import run_seed, spare_collector
 
+    spare_collector()
     for seed in range(first, last + 1):
         result = run_seed(seed, protocol=task["protocol"], n=task["n"])
         if result.violations:

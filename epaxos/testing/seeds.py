@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import sys
 import time
@@ -123,11 +124,11 @@ def run_seed(
         lives=sum(node.life.number for node in world.nodes),
         turns=sum(node.turns for node in world.nodes),
         steps=sum(node.steps + (node.protocol.steps if node.up else 0) for node in world.nodes),
-        messages=sum(world.delivered.values()),
+        messages=world.delivered,
         notes=dict(sorted(sum((node.notes for node in world.nodes), Counter[str]()).items())),
         instances=len(world.decided),
         nops=sum(payload is NOP for payload in world.decided.values()),
-        cells=dict(world.cells),
+        cells={Cell(*cell): count for cell, count in world.cells.items()},
         sim_us=world.now_us,
         cpu_s=time.process_time() - begun,
         undecided=len(world.record.undecided),
@@ -191,8 +192,17 @@ def run_seeds(
     if jobs == 1:
         yield from map(run, seeds)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, spare_collector) as pool:
         yield from pool.imap_unordered(run, seeds, chunksize=SEEDS_A_JOB)
+
+
+def spare_collector() -> None:
+    """For a process that does nothing but run seeds: look for garbage more rarely, and not among what was imported.
+
+    A world is one big cycle, garbage as a whole when its seed is over, and next to nothing is before.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _run_setting(seed: int, *, protocol: str | None, n: int | None) -> SeedResult:

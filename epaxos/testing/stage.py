@@ -18,7 +18,7 @@ from epaxos.machines.interface import BatchMachine
 from epaxos.messages import Message
 from epaxos.protocols.interface import PeerDown, PeerUp, Protocol, Receive, Rtt
 from epaxos.protocols.registry import Factory
-from epaxos.protocols.view import Cell, View
+from epaxos.protocols.view import View
 from epaxos.testing import faults
 from epaxos.testing.faults import Swarm
 from epaxos.testing.forks import Forks, between, chance
@@ -57,11 +57,11 @@ class Stage:
         self.loses_writes = faults.LOST_WRITES in swarm.kinds
         self.measured = swarm.measured
         """Do replicas learn the round trips of links that come up from now on?"""
-        self.delivered: Counter[str] = Counter()
-        """Messages that arrived, by their type."""
+        self.delivered = 0
+        """Messages that arrived."""
         self.decided: dict[InstanceId, Payload] = {}
-        self.cells: Counter[Cell] = Counter()
-        """How often a message found a replica in which phase, if there is a view that tells phases apart."""
+        self.cells: Counter[tuple[str, str]] = Counter()
+        """How often a message (its type) found a replica in which phase: the fields of `Cell`. Empty without a view."""
         self._view = view
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._ties = 0
@@ -77,8 +77,8 @@ class Stage:
 
     def at(self, at_us: int, what: Callable[..., None], *args: Any) -> None:
         """Call `what(*args)` at that moment of simulated time."""
-        self._ties += 1
-        heappush(self._heap, (at_us, self._ties, what, args))
+        self._ties = tie = self._ties + 1
+        heappush(self._heap, (at_us, tie, what, args))
 
     def after(self, delay_us: int, what: Callable[..., None], *args: Any) -> None:
         """Call `what(*args)` after that time."""
@@ -91,9 +91,10 @@ class Stage:
 
     def advance(self, until_us: int) -> bool:
         """Let the next event happen, if there is one by then."""
-        if not self._heap or self._heap[0][0] > until_us:
+        heap = self._heap
+        if not heap or heap[0][0] > until_us:
             return False
-        self.now_us, _, what, args = heappop(self._heap)
+        self.now_us, _, what, args = heappop(heap)
         what(*args)
         return True
 
@@ -101,8 +102,7 @@ class Stage:
 
     def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
         """`message` leaves `source` for each of `peers`."""
-        for hook in self.watch.sent:
-            hook(source.life, peers, message)
+        self.watch.sends(source.life, peers, message)
         if self.trace.verbose:
             self.trace.detail(f"{source.life} sends {message} to {peers}")
         if self.swarm.codec and messages.TABLE.get(getattr(message, "code", -1)) is type(message):
@@ -110,30 +110,31 @@ class Stage:
             if decoded != message:
                 raise Violation("codec", f"{message} became {decoded}")
             message = decoded
+        receive = Receive(peer=source.me, message=message)
         me, now_us, breaks = source.me, self.now_us, self._breaks[source.me]
+        arrivals, nodes = self._network.arrivals, self.nodes
         for peer in peers:
-            target = self.nodes[peer]
-            for at_us in self._network.arrivals(me, peer, now_us):
-                self.at(at_us, self._arrive, me, target, message, target.life, breaks[peer])
+            target = nodes[peer]
+            for at_us in arrivals(me, peer, now_us):
+                self.at(at_us, self._arrive, target, receive, target.life, breaks, breaks[peer])
 
-    def _arrive(self, source: ReplicaId, target: Node, message: Message, life: object, breaks: int) -> None:
-        if breaks != self._breaks[source][target.me]:
+    def _arrive(self, target: Node, receive: Receive, life: object, breaks: list[int], unbroken: int) -> None:
+        if breaks[target.me] != unbroken:
             return
         if not target.up:
             if self._haunted and chance(self._link_rng, 0.5):
-                self._ghosts[target.me].append(Receive(peer=source, message=message))
+                self._ghosts[target.me].append(receive)
             return
         if life is not target.life and not self._haunted:
             return
-        name = type(message).__name__
-        self.delivered[name] += 1
-        self.trace.line(f"{self.now_us} {source}>{target.me} {name}")
-        target.put(Receive(peer=source, message=message))
+        self.delivered += 1
+        self.trace.line(f"{self.now_us} {receive.peer}>{target.me} {type(receive.message).__name__}")
+        target.put(receive)
 
     def received(self, protocol: Protocol, message: Message) -> None:
         """`protocol` is about to take `message`."""
         if self._view is not None:
-            self.cells[Cell(self._view.phase(protocol, message), type(message).__name__)] += 1
+            self.cells[self._view.phase(protocol, message), type(message).__name__] += 1
 
     # -- links
 
@@ -191,7 +192,7 @@ class Stage:
 
     def _haunt(self, node: Node, life: object, ghost: Receive) -> None:
         if node.up and node.life == life:
-            self.delivered[type(ghost.message).__name__] += 1
+            self.delivered += 1
             node.put(ghost)
 
     # -- what a subclass makes of it

@@ -47,5 +47,7 @@ class Trace:
         return self._hash.hexdigest()
 
     def _flush(self) -> None:
-        self._hash.update("".join(f"{text}\n" for text in self._buffer).encode())
-        self._buffer.clear()
+        if self._buffer:
+            self._buffer.append("")
+            self._hash.update("\n".join(self._buffer).encode())
+            self._buffer.clear()

@@ -49,8 +49,7 @@ class Run:
             hook(life, id_, payload, order)
 
     def send(self, life: Life, message: Message, *peers: ReplicaId) -> None:
-        for hook in self.watch.sent:
-            hook(life, peers or (1 - life.replica,), message)
+        self.watch.sends(life, peers or (1 - life.replica,), message)
 
     def apply(self, life: Life, *batches: Batch) -> None:
         for each in batches:

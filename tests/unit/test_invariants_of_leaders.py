@@ -54,8 +54,7 @@ def watch() -> Watch:
 
 def tell(watching: Watch, sent: Sequence[Sent]) -> None:
     for life, peers, message in sent:
-        for hook in watching.sent:
-            hook(life, peers, message)
+        watching.sends(life, peers, message)
 
 
 TWO_TERMS = [*elected(A, B, 1), appends(A, 1, 1, 1), *elected(C, B, 2)]

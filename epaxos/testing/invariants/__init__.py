@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from epaxos.ids import ReplicaId
+from epaxos.messages import Message
 from epaxos.testing.invariants.agreement import Agreement
 from epaxos.testing.invariants.answers import Answers
 from epaxos.testing.invariants.ballots import OneVote
@@ -31,7 +33,7 @@ from epaxos.testing.invariants.registration import Registration
 from epaxos.testing.invariants.serial import StrictlySerializable
 from epaxos.testing.invariants.streams import StreamOrder
 from epaxos.testing.invariants.visibility import Visibility
-from epaxos.testing.record import Record
+from epaxos.testing.record import Life, Record
 
 ALL: tuple[type[Invariant], ...] = (
     Agreement,
@@ -67,7 +69,12 @@ class Watch:
     def __init__(self, record: Record, kinds: Sequence[type[Invariant]] = ALL) -> None:
         self._invariants = [kind(record) for kind in kinds]
         self.decided = self._hooks("decided")
-        self.sent = self._hooks("sent")
+        self.sent: list[Hook] = []
+        """Of whoever wants to see every message, as no invariant does."""
+        self._sent = {
+            kind: [invariant.sent for invariant in self._invariants if kind in invariant.messages]
+            for kind in {kind for invariant in self._invariants for kind in invariant.messages}
+        }
         self.applied = self._hooks("applied")
         self.asked = self._hooks("asked")
         self.replied = self._hooks("replied")
@@ -77,6 +84,13 @@ class Watch:
     def _hooks(self, name: str) -> list[Hook]:
         base: Any = getattr(Invariant, name)
         return [getattr(one, name) for one in self._invariants if getattr(type(one), name) is not base]
+
+    def sends(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
+        """`message` leaves this replica for each of `peers`. Raises Violation."""
+        for hook in self._sent.get(type(message), ()):
+            hook(life, peers, message)
+        for hook in self.sent:
+            hook(life, peers, message)
 
     def finished(self, final: Final) -> None:
         """Judge the whole run. Raises Violation."""

@@ -14,6 +14,7 @@ class OneVote(Invariant):
 
     name = "one_vote"
     reason = "Two votes of one replica are two majorities in one term."
+    messages = (AppendEntries, RequestVote, Vote)
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)

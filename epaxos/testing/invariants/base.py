@@ -29,6 +29,8 @@ class Invariant:
     name: ClassVar[str]
     reason: ClassVar[str]
     """Why it must hold, in a sentence."""
+    messages: ClassVar[tuple[type[Message], ...]] = ()
+    """The types of messages that `sent` is called for."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -41,7 +43,7 @@ class Invariant:
         """The executor of this life was told of a decision."""
 
     def sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
-        """A message left this replica for each of `peers`."""
+        """A message of one of the types in `messages` left this replica for each of `peers`."""
 
     def applied(self, life: Life, applied: Applied) -> None:
         """The machine of this life is about to run this batch, for the first time or once more after a restart."""
