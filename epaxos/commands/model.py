@@ -42,7 +42,7 @@ def explore(names: Sequence[str], *, states_max: int | None, out: Path, console:
 
 
 def _row(found: Found) -> list[str]:
-    verdict = "VIOLATED" if found.violation else "complete" if found.complete else "bounded"
+    verdict = "VIOLATED" if found.violation else f"bounded by {found.bound}" if found.bound else "complete"
     numbers = [found.states, found.depth, found.real_steps, found.local_states]
     return [found.scope.name, verdict, *(f"{number:,}" for number in numbers), f"{found.wall_s:.1f}"]
 
@@ -51,6 +51,7 @@ def _value(found: Found) -> dict[str, Any]:
     return {
         "scope": found.scope.name,
         "complete": found.complete,
+        "bound": found.bound or None,
         "states": found.states,
         "depth": found.depth,
         "real_steps": found.real_steps,

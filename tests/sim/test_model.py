@@ -10,6 +10,7 @@ import pytest
 from epaxos.cli import run
 from epaxos.messages import PreAccept
 from epaxos.protocols.epaxos import verdict
+from epaxos.testing.model import explore
 from epaxos.testing.model.explore import Explorer
 from epaxos.testing.model.scope import SCOPES
 from epaxos.testing.model.site import Crash, Deliver, Recover, Said, Site, Submit, Sync
@@ -32,7 +33,15 @@ def test_every_scope_begins_well(name: str) -> None:
 
 def test_a_bound_of_states_is_kept() -> None:
     found = Explorer(SCOPES["deep"], states_max=100).run()
-    assert not found.complete and found.violation is None and found.states < 100_000
+    assert not found.complete and found.violation is None and found.bound == "states" and found.states < 100_000
+
+
+def test_a_scope_with_more_histories_than_a_world_has_room_for_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(explore, "HISTORIES_MAX", 50)
+    assert run(["model", "--scope", "commit"]) == 0
+    assert "bounded by histories" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("n", "walks"), [(3, 60), (5, 60), (7, 30)])

@@ -35,7 +35,6 @@ _KNOWN: Final = (
     ("epaxos/s20-executed-is-not-forgotten", "forgotten-decisions"),
     ("epaxos/s21-no-order-through-a-nop", "latest-only"),
     ("epaxos/s22-one-order-from-every-start", "order-of-the-walk"),
-    ("epaxos/s24-answer-after-execution", "answered-at-commit"),
     ("epaxos/s25-a-floor-is-not-a-record", "a-floor-marks-as-executed"),
     ("epaxos/s25-a-floor-is-not-a-record", "max-only-table"),
     ("epaxos/s26-reads-of-two-keys", "reads-leave-no-trace"),
@@ -85,6 +84,28 @@ _NEW: Final = (
             name="no-window",
             story="a coordinator submits while any number of its own commands is not executed (4.4, I19)",
             edits=((_EPAXOS + "lead", "self._grant(self.state.window - unexecuted)", "self._grant(1 << 20)"),),
+        ),
+    ),
+    (
+        "epaxos/s24-answer-after-execution",
+        Mutant(
+            name="answered-at-commit",
+            story="writes that return nothing are answered when they are committed, not when they have run (S24)",
+            edits=(
+                (
+                    "epaxos.engine",
+                    "                self._measure(self._out.commits, outstanding)\n",
+                    "                self._measure(self._out.commits, outstanding)\n"
+                    "                from epaxos.machines.kv import SET_GET, Op\n"
+                    "                from epaxos.packing import decode_run\n"
+                    "                entries = [entry for command in decode_run(payload.run) for entry in command]\n"
+                    "                if all(e.op in (Op.SET, Op.MSET) and not e.flags & SET_GET for e in entries):\n"
+                    "                    for piece in outstanding.pieces:\n"
+                    "                        waiter, piece.waiter = piece.waiter, None\n"
+                    "                        if waiter is not None:\n"
+                    "                            waiter.reply(piece.first, piece.count, b'+OK\\r\\n' * piece.count)\n",
+                ),
+            ),
         ),
     ),
     (

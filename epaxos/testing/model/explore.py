@@ -26,6 +26,8 @@ from epaxos.testing.model.table import Table
 BITS: Final = 20
 """Of one replica's history in a world: three of them fill two digits of an integer of CPython's, 32 bytes in all."""
 _MASK: Final = (1 << BITS) - 1
+HISTORIES_MAX: Final = 1 << BITS
+"""Of one replica: an exploration that needs more stops there, and says so."""
 _PROGRESS_STATES: Final = 1 << 14
 
 World = int
@@ -49,14 +51,20 @@ class Found:
     states: int
     depth: int
     """Events from the beginning to the farthest state."""
-    complete: bool
-    """Was every state of the scope visited? Otherwise `scope.depth` or a bound of states stopped it."""
+    bound: str
+    """What stopped it: the "depth" of the scope, a bound of "states", the "histories" of one replica that a world has
+    room for, or "": every state of the scope was visited."""
     real_steps: int
     local_states: int
     wall_s: float
     violation: Broken | None = None
     way: tuple[Move, ...] = ()
     """The shortest way to the violation."""
+
+    @property
+    def complete(self) -> bool:
+        """Was every state of the scope visited?"""
+        return not self.bound and self.violation is None
 
 
 class _Replica:
@@ -80,14 +88,18 @@ class _Replica:
     def number(self, history: History) -> int:
         found = self.numbers.get(history)
         if found is None:
+            if len(self.histories) >= HISTORIES_MAX:
+                raise _Full
             found = self.numbers[history] = len(self.histories)
-            if found > _MASK:
-                raise OverflowError(f"more than {_MASK} histories of one replica: the scope is too large")
             self.histories.append(history)
             self.sent_of.append(history.sent)
             self.recovered.append(history.recovered)
             self.crashed.append(history.crashed)
         return found
+
+
+class _Full(Exception):
+    """There is no room in a world for one more history of a replica."""
 
 
 class _Broke(Exception):
@@ -123,17 +135,17 @@ class Explorer:
         begun = time.perf_counter()
         gc.disable()  # millions of integers, and no cycles
         try:
-            depth, complete = self._search(progress)
+            depth, bound = self._search(progress)
         except _Broke as broke:
             again = Explorer(self.scope, states_max=self.states_max)
             return again._explain(broke.broken, begun)
         finally:
             gc.enable()
-        return self._found(begun, depth, complete)
+        return self._found(begun, depth, bound)
 
-    def _found(self, begun: float, depth: int, complete: bool) -> Found:
+    def _found(self, begun: float, depth: int, bound: str) -> Found:
         steps, locals_ = self.table.real_steps, len(self.table.sites)
-        return Found(self.scope, len(self.seen), depth, complete, steps, locals_, time.perf_counter() - begun)
+        return Found(self.scope, len(self.seen), depth, bound, steps, locals_, time.perf_counter() - begun)
 
     def _explain(self, broken: Broken, begun: float) -> Found:
         parents: dict[World, World] = {}
@@ -148,11 +160,12 @@ class Explorer:
             way = [self._move_between(a, b) for a, b in pairwise(worlds)]
             if broke.move is not None:
                 way.append(broke.move)
-            found = self._found(begun, len(way), False)
+            found = self._found(begun, len(way), "")
             return replace(found, violation=broke.broken, way=tuple(way))
         raise AssertionError(f"the second search did not meet {broken} within depth {depth}")
 
-    def _search(self, progress: Callable[[str], None]) -> tuple[int, bool]:
+    def _search(self, progress: Callable[[str], None]) -> tuple[int, str]:
+        """(depth, what stopped it)"""
         first = self._first()
         seen = self.seen
         remember = self._with_parents if isinstance(seen, dict) else self._without_parents
@@ -160,19 +173,22 @@ class Explorer:
         level, depth = [first], 0
         while level:
             if depth == self.scope.depth:
-                return depth, False
+                return depth, "depth"
             following: list[World] = []
             for done, world in enumerate(level):
-                following += remember(self._after(world), world)
+                try:
+                    following += remember(self._after(world), world)
+                except _Full:
+                    return depth, "histories"
                 if done % _PROGRESS_STATES == 0:
                     progress(
                         f"{self.scope.name}: depth {depth}, {len(seen)} states, {self.table.real_steps} real steps"
                     )
                     if self.states_max is not None and len(seen) >= self.states_max:
-                        return depth, False
+                        return depth, "states"
             level = following
             depth += bool(level)
-        return depth, True
+        return depth, ""
 
     def _without_parents(self, worlds: list[World], parent: World) -> list[World]:
         seen = self.seen

@@ -56,23 +56,4 @@ ENGINE: Final[tuple[Mutant, ...]] = (
             ),
         ),
     ),
-    Mutant(
-        name="answered-at-commit",
-        story="writes that return nothing are answered when they are committed, not when they have run (S24)",
-        edits=(
-            (
-                "epaxos.engine",
-                "                self._measure(self._out.commits, outstanding)\n",
-                "                self._measure(self._out.commits, outstanding)\n"
-                "                from epaxos.machines.kv import SET_GET, Op\n"
-                "                from epaxos.packing import decode_run\n"
-                "                entries = [entry for command in decode_run(payload.run) for entry in command]\n"
-                "                if all(e.op in (Op.SET, Op.MSET) and not e.flags & SET_GET for e in entries):\n"
-                "                    for piece in outstanding.pieces:\n"
-                "                        waiter, piece.waiter = piece.waiter, None\n"
-                "                        if waiter is not None:\n"
-                "                            waiter.reply(piece.first, piece.count, b'+OK\\r\\n' * piece.count)\n",
-            ),
-        ),
-    ),
 )
