@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from epaxos.accel import choose
 from epaxos.command import Batch
 from epaxos.gateway.items import ParseLimits, Run
-from epaxos.gateway.resp import py_parse
+from epaxos.gateway.resp import PyParser
 from epaxos.ids import BatchNumber
 from epaxos.limits import LimitsConfig
 from epaxos.machines.kv import PyKv
@@ -24,8 +24,8 @@ COMMANDS: Final = 1024
 SECRET: Final = bytes(range(16))
 LIMITS: Final = ParseLimits.of(LimitsConfig())
 TWINS: Final[dict[str, tuple[Any, Any]]] = {
-    "pure": (py_parse, PyKv),
-    "compiled": (choose("resp", "parse", None), choose("kv", "Kv", None)),
+    "pure": (PyParser, PyKv),
+    "compiled": (choose("resp", "Parser", None), choose("kv", "Kv", None)),
 }
 
 
@@ -70,19 +70,21 @@ def _timed(call: Callable[[], object]) -> int:
 
 def measure(rounds: int) -> Iterator[Row]:
     """Every command in every twin that is there, on one machine a twin: later commands find what earlier ones left."""
-    for twin, (parse, machine) in TWINS.items():
-        if parse is None or machine is None:
+    for twin, (parser, machine) in TWINS.items():
+        if parser is None or machine is None:
             continue
         kv = machine()
         for command, buffer in pipelines():
-            (run,) = parse(buffer, SECRET, LIMITS).items
+            (run,) = parser(SECRET).feed(buffer, LIMITS)
             assert isinstance(run, Run) and run.commands == COMMANDS
-            yield Row(twin, command, *_costs(parse, kv, buffer, Batch.of(BatchNumber(0, 1, 1), run.run), rounds))
+            yield Row(
+                twin, command, *_costs(parser(SECRET), kv, buffer, Batch.of(BatchNumber(0, 1, 1), run.run), rounds)
+            )
 
 
-def _costs(parse: Any, kv: Any, buffer: bytes, batch: Batch, rounds: int) -> tuple[float, float, float]:
+def _costs(parser: Any, kv: Any, buffer: bytes, batch: Batch, rounds: int) -> tuple[float, float, float]:
     return (
-        best_ns(lambda: parse(buffer, SECRET, LIMITS), rounds),
+        best_ns(lambda: parser.feed(buffer, LIMITS), rounds),
         best_ns(lambda: kv.apply_batch(batch, (COMMANDS,)), rounds),
         best_ns(lambda: kv.apply_batch(batch, ()), rounds),
     )

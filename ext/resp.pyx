@@ -1,27 +1,29 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
 """The compiled twin of `epaxos/gateway/resp.py`; what each refusal means is said there.
 
-Plain commands (by `Shape` in the table of commands) are packed from where they stand in the buffer. Everything else,
-and everything that is wrong, is handed to the Python functions that the pure twin uses.
+Plain commands (by `Shape` in the table of commands) are packed from where they stand: in the bytes that came, or in
+those that are held. Everything else, and everything that is wrong, is handed to the Python functions that the pure twin
+uses.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcpy, memmove
 
-from buffer cimport Buffer, buffer_extend, buffer_free, buffer_init
+from buffer cimport Buffer, buffer_append, buffer_extend, buffer_free, buffer_init
 from digits cimport parse_i64
 from layout cimport CONT, ENTRY, MAX_ENTRIES, RUN_HEADER, Entry, store_u32
 from siphash cimport siphash
 
 from epaxos.gateway import commands, resp as pure
 from epaxos.gateway.inline import split_inline
-from epaxos.gateway.items import Parsed, Run
+from epaxos.gateway.items import Run
 from epaxos.gateway.table import TABLE
 
 cdef enum:
     LINE_BYTES = 64 * 1024
     MAX_ARGS = 0x7FFFFFFF
+    SHORT_LINE_BYTES = 8
 
     KEY = 1
     KEY_VALUE = 2
@@ -85,6 +87,12 @@ cdef struct Word:
     Py_ssize_t size
 
 
+cdef struct Place:
+    # Where a word stands behind the beginning of what has not been consumed.
+    Py_ssize_t at
+    Py_ssize_t size
+
+
 cdef const Spec *find(const Word *words, Py_ssize_t count) noexcept nogil:
     """The plain command that these words are, or NULL: then Python knows what they are."""
     cdef uint64_t name
@@ -114,13 +122,22 @@ cdef enum:
 
 
 cdef class Parser:
-    """One call of `parse`."""
+    """The compiled twin of `epaxos.gateway.resp.PyParser`."""
 
+    cdef bytes secret_bytes
+    cdef const unsigned char *secret
+    cdef Buffer buffer
+    cdef Py_ssize_t at
+    cdef Py_ssize_t looked
+    cdef Buffer places
+    cdef int64_t announced
+    cdef bint begun
+
+    # During one call of `feed`: what there is, where the command at hand begins in it, and what is allowed.
     cdef const unsigned char *start
     cdef Py_ssize_t size
-    cdef Py_ssize_t at
+    cdef Py_ssize_t begin
     cdef object limits
-    cdef const unsigned char *secret
     cdef int64_t key_limit
     cdef int64_t value_limit
     cdef int64_t bulk_limit
@@ -135,20 +152,88 @@ cdef class Parser:
     cdef bint paused
 
     def __cinit__(self):
+        buffer_init(&self.buffer)
+        buffer_init(&self.places)
         buffer_init(&self.words)
         buffer_init(&self.table)
         buffer_init(&self.body)
 
+    def __init__(self, bytes secret not None):
+        """See `PyParser.__init__`."""
+        if PyBytes_GET_SIZE(secret) != 16:
+            raise ValueError(f"the secret has {PyBytes_GET_SIZE(secret)} bytes, not 16")
+        self.secret_bytes = secret
+        self.secret = <const unsigned char *>PyBytes_AS_STRING(secret)
+
     def __dealloc__(self):
+        buffer_free(&self.buffer)
+        buffer_free(&self.places)
+        self.forget()
+
+    @property
+    def held(self):
+        """See `PyParser.held`."""
+        return self.buffer.size
+
+    def feed(self, bytes data not None, limits):
+        """See `PyParser.feed`."""
+        cdef bint direct = self.buffer.size == 0
+        if not direct:
+            buffer_append(&self.buffer, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+        self.start = <const unsigned char *>PyBytes_AS_STRING(data) if direct else self.buffer.data
+        self.size = PyBytes_GET_SIZE(data) if direct else <Py_ssize_t>self.buffer.size
+        self.begin = 0
+        self.limit(limits)
+        self.items = []
+        try:
+            self.run()
+            self.hold(direct)
+            return self.items
+        finally:
+            self.items = None
+            self.forget()
+
+    cdef int limit(self, limits) except -1:
+        """What is allowed in this call."""
+        if limits is self.limits:
+            return 0
+        self.limits = limits
+        self.key_limit = limits.key_bytes
+        self.value_limit = limits.value_bytes
+        self.run_limit = limits.run_bytes
+        self.run_commands = limits.run_commands
+        self.bulk_limit = pure.bulk_bytes(limits)
+        self.command_limit = pure.command_bytes(limits)
+        return 0
+
+    cdef int hold(self, bint direct) except -1:
+        """Keep what was not consumed; without any, not even room for it."""
+        cdef Py_ssize_t left = self.size - self.begin
+        if direct:
+            buffer_append(&self.buffer, self.start + self.begin, left)
+        elif self.begin:
+            memmove(self.buffer.data, self.buffer.data + self.begin, left)
+            self.buffer.size = left
+        if not left:
+            buffer_free(&self.buffer)
+            buffer_free(&self.places)
+        self.at -= self.begin
+        self.looked -= self.begin
+        return 0
+
+    cdef void forget(self) noexcept:
+        """Give the memory back that one call needs."""
         buffer_free(&self.words)
         buffer_free(&self.table)
         buffer_free(&self.body)
+        self.commands = 0
 
     cdef int run(self) except -1:
         """Parse until the end, a partial command, or a breach of the protocol."""
         cdef int step = DONE
-        while step == DONE and self.at < self.size and not self.paused:
-            step = self.multibulk() if self.start[self.at] == c"*" else self.inline()
+        self.paused = False
+        while step == DONE and self.begin < self.size and not self.paused:
+            step = self.multibulk() if self.start[self.begin] == c"*" else self.inline()
         return self.flush()
 
     cdef int wrong(self, item) except -1:
@@ -157,82 +242,108 @@ cdef class Parser:
         self.items.append(item)
         return WRONG
 
+    cdef void consumed(self, Py_ssize_t at) noexcept:
+        """The command at hand ended there."""
+        self.begin = self.at = at
+        self.begun = False
+        self.places.size = 0
+
+    cdef Py_ssize_t end_of_line(self, char mark) noexcept:
+        """Where the line at hand ends; negative when that is not there yet."""
+        cdef Py_ssize_t limit = min(self.size, self.at + LINE_BYTES + 1), first = max(self.at, self.looked)
+        cdef const unsigned char *end = NULL
+        cdef Py_ssize_t near = min(limit, first + SHORT_LINE_BYTES)
+        while first < near:
+            if self.start[first] == <unsigned char>mark:
+                self.looked = first
+                return first
+            first += 1
+        if first < limit:
+            end = <const unsigned char *>memchr(self.start + first, mark, limit - first)
+        self.looked = limit if end == NULL else end - self.start
+        return -1 if end == NULL else self.looked
+
     cdef int inline(self) except -1:
-        cdef const unsigned char *line = self.start + self.at
-        cdef Py_ssize_t room = min(self.size - self.at, LINE_BYTES + 1)
-        cdef const unsigned char *end = <const unsigned char *>memchr(line, c"\n", room)
-        cdef Py_ssize_t size
-        if end == NULL:
+        cdef Py_ssize_t end = self.end_of_line(c"\n"), size
+        if end < 0:
             if self.size - self.at > LINE_BYTES:
                 return self.wrong(pure.broken(b"too big inline request"))
             return MORE
-        size = end - line
-        if size and line[size - 1] == c"\r":
+        size = end - self.at
+        if size and self.start[end - 1] == c"\r":
             size -= 1
-        words = split_inline(PyBytes_FromStringAndSize(<const char *>line, size))
+        words = split_inline(PyBytes_FromStringAndSize(<const char *>self.start + self.at, size))
         if words is None:
             return self.wrong(pure.broken(b"unbalanced quotes in request"))
-        self.at += end - line + 1
+        self.consumed(end + 1)
         if words:
             self.plan(words)
         return DONE
 
     cdef int multibulk(self) except -1:
-        cdef Py_ssize_t begin = self.at, at = self.at, next_
-        cdef int64_t count = 0, size = 0
-        cdef Word *word
-        cdef int step = self.length(at, &next_, &count, b"too big mbulk count string", b"invalid multibulk length")
-        if step != DONE:
-            return step
-        if count > MAX_ARGS:
-            return self.wrong(pure.broken(b"invalid multibulk length"))
-        at = next_
-        self.words.size = 0
-        for _ in range(count):
-            step = self.length(at, &next_, &size, b"too big bulk count string", b"invalid bulk length")
+        cdef Py_ssize_t next_
+        cdef int64_t size = 0
+        cdef Place *place
+        cdef int step
+        if not self.begun:
+            step = self.length(&next_, &self.announced, b"too big mbulk count string", b"invalid multibulk length")
+            if step != DONE:
+                return step
+            if self.announced > MAX_ARGS:
+                return self.wrong(pure.broken(b"invalid multibulk length"))
+            self.at = next_
+            self.begun = True
+        while <int64_t>(self.places.size // sizeof(Place)) < self.announced:
+            step = self.length(&next_, &size, b"too big bulk count string", b"invalid bulk length")
             if step != DONE:
                 return step
             if size < 0 or size > self.bulk_limit:
                 return self.wrong(pure.broken(b"invalid bulk length"))
-            if next_ + size + 2 - begin > self.command_limit:
+            if next_ + size + 2 - self.begin > self.command_limit:
                 return self.wrong(pure.oversized(self.limits))
             if next_ + size + 2 > self.size:
                 return MORE
-            word = <Word *>buffer_extend(&self.words, sizeof(Word))
-            word.at = self.start + next_
-            word.size = size
-            at = next_ + size + 2
-        self.at = at
-        if count > 0:
-            self.command(<const Word *>self.words.data, count)
+            place = <Place *>buffer_extend(&self.places, sizeof(Place))
+            place.at = next_ - self.begin
+            place.size = size
+            self.at = next_ + size + 2
+        self.command()
         return DONE
 
-    cdef int length(
-        self, Py_ssize_t at, Py_ssize_t *next_, int64_t *value, bytes too_big, bytes invalid
-    ) except -1:
-        """The length in the line at `at`: of the array, or of a bulk string (then its first byte is checked)."""
-        cdef const unsigned char *line = self.start + at
-        cdef Py_ssize_t size = 0, room = min(self.size - at, LINE_BYTES + 1)
-        while size < room and line[size] != c"\r":
-            size += 1
-        if size == room:
-            if self.size - at > LINE_BYTES:
+    cdef int length(self, Py_ssize_t *next_, int64_t *value, bytes too_big, bytes invalid) except -1:
+        """The length in the line at hand: of the array, or of a bulk string (then its first byte is checked)."""
+        cdef Py_ssize_t end = self.end_of_line(c"\r")
+        cdef const unsigned char *line = self.start + self.at
+        if end < 0:
+            if self.size - self.at > LINE_BYTES:
                 return self.wrong(pure.broken(too_big))
             return MORE
-        if at + size + 2 > self.size:
+        if end + 2 > self.size:
             return MORE
-        if line[0] != c"$" and at != self.at:
+        if self.begun and line[0] != c"$":
             return self.wrong(pure.broken(b"expected '$', got '%c'" % line[0]))
-        if not parse_i64(<const char *>line + 1, size - 1, value):
+        if not parse_i64(<const char *>line + 1, end - self.at - 1, value):
             return self.wrong(pure.broken(invalid))
-        next_[0] = at + size + 2
+        next_[0] = end + 2
         return DONE
 
     # ------------------------------------------------------------------------------------------------------ commands
 
-    cdef int command(self, const Word *words, Py_ssize_t count) except -1:
-        cdef const Spec *spec = find(words, count)
-        cdef Py_ssize_t i
+    cdef int command(self) except -1:
+        """The command at hand is complete."""
+        cdef Py_ssize_t count = self.places.size // sizeof(Place), i
+        cdef const Place *places = <const Place *>self.places.data
+        cdef const unsigned char *base = self.start + self.begin
+        cdef Word *words
+        cdef const Spec *spec
+        self.consumed(self.at)
+        if count == 0:
+            return 0
+        self.words.size = 0
+        words = <Word *>buffer_extend(&self.words, count * sizeof(Word))
+        for i in range(count):
+            words[i] = Word(base + places[i].at, places[i].size)
+        spec = find(words, count)
         if spec != NULL and self.pack(spec, words + 1, count - 1):
             return 0
         self.plan([PyBytes_FromStringAndSize(<const char *>words[i].at, words[i].size) for i in range(count)])
@@ -324,23 +435,3 @@ cdef class Parser:
         self.table.size = self.body.size = 0
         self.commands = 0
         return 0
-
-
-def parse(bytes buffer not None, bytes secret not None, limits):
-    """See `resp.py_parse`."""
-    cdef Parser parser = Parser()
-    if PyBytes_GET_SIZE(secret) != 16:
-        raise ValueError(f"the secret has {PyBytes_GET_SIZE(secret)} bytes, not 16")
-    parser.start = <const unsigned char *>PyBytes_AS_STRING(buffer)
-    parser.size = PyBytes_GET_SIZE(buffer)
-    parser.secret = <const unsigned char *>PyBytes_AS_STRING(secret)
-    parser.limits = limits
-    parser.key_limit = limits.key_bytes
-    parser.value_limit = limits.value_bytes
-    parser.run_limit = limits.run_bytes
-    parser.run_commands = limits.run_commands
-    parser.bulk_limit = pure.bulk_bytes(limits)
-    parser.command_limit = pure.command_bytes(limits)
-    parser.items = []
-    parser.run()
-    return Parsed(parser.at, parser.items)

@@ -50,7 +50,7 @@ Step = Item | Unheard
 
 
 class Parsed(NamedTuple):
-    """The result of one call of the parser: the first `consumed` bytes of the buffer are these items."""
+    """What was made of a buffer: its first `consumed` bytes are these items."""
 
     consumed: int
     items: list[Item]

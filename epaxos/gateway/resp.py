@@ -1,8 +1,9 @@
 """The parser of what clients send: bytes in, packed runs and the few other things in between out.
 
-`parse` is the compiled twin (`ext/resp.pyx`) when it was built: it packs the plain commands without making a Python
-object for any of them. Both twins hold no state: what is not complete stays unconsumed and is offered again with more
-behind it. What they refuse they refuse as early as it can be told, at the length, so the buffer stays bounded.
+`Parser` is the compiled twin (`ext/resp.pyx`) when it was built: it packs the plain commands without making a Python
+object for any of them. Both twins keep what is not complete, and go on where they were when more comes: however a
+command arrives, no byte of it is looked at twice. What they refuse they refuse as early as it can be told, at the
+length, so what they keep stays bounded; of what is complete they keep nothing.
 """
 
 from __future__ import annotations
@@ -88,78 +89,126 @@ class _Runs:
             self._clear()
 
 
-def py_parse(buffer: bytes, secret: bytes, limits: ParseLimits) -> Parsed:
-    """Everything complete at the front of `buffer`, in order, until it ends or the client breaks the protocol.
+class PyParser:
+    """What one client sends: bytes in, items out."""
 
-    It goes no further than a command that changes the dialect: what follows is to be parsed with other limits.
-    """
-    runs = _Runs(secret, limits)
-    at = 0
-    while at < len(buffer):
-        found = _multibulk(buffer, at, limits) if buffer[at] == ord("*") else _inline(buffer, at)
-        if found is None:
-            break
-        if isinstance(found, Broken):
-            runs.add(found)
-            break
-        args, at = found
-        if args:
-            outcome = plan(args, limits)
-            runs.add(outcome)
-            if changes_dialect(outcome):
+    def __init__(self, secret: bytes) -> None:
+        """The secret is that of the hash of keys. Raises ValueError when it has not 16 bytes."""
+        if len(secret) != 16:
+            raise ValueError(f"the secret has {len(secret)} bytes, not 16")
+        self._secret = secret
+        self._buffer = bytearray()
+        """What no item was made of, and in it:"""
+        self._at = 0
+        """where what was not understood yet begins,"""
+        self._looked = 0
+        """in front of which place no line ends."""
+        self._words: list[bytes] = []
+        self._announced: int | None = None
+        """How many words the command has that is not complete; None until that is known."""
+
+    @property
+    def held(self) -> int:
+        """So many bytes came in of which no item was made yet."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes, limits: ParseLimits) -> list[Item]:
+        """What is complete with these bytes, in order, until the end or until the client breaks the protocol.
+
+        It goes no further than a command that changes the dialect: what follows is to be parsed with other limits, by
+        another call.
+        """
+        self._buffer += data
+        runs = _Runs(self._secret, limits)
+        begin = 0
+        while begin < len(self._buffer):
+            args = self._multibulk(begin, limits) if self._buffer[begin] == ord("*") else self._inline()
+            if args is None:
                 break
-    runs.flush()
-    return Parsed(at, runs.items)
+            if isinstance(args, Broken):
+                runs.add(args)
+                break
+            begin = self._at
+            self._words, self._announced = [], None
+            if args:
+                outcome = plan(args, limits)
+                runs.add(outcome)
+                if changes_dialect(outcome):
+                    break
+        runs.flush()
+        del self._buffer[:begin]
+        self._at -= begin
+        self._looked -= begin
+        return runs.items
+
+    def _inline(self) -> list[bytes] | Broken | None:
+        """The words of a line; None when it has not ended yet."""
+        end = self._find(b"\n")
+        if end < 0:
+            return broken(b"too big inline request") if self._exceeds_a_line() else None
+        words = split_inline(bytes(self._buffer[self._at : end]).removesuffix(b"\r"))
+        if words is None:
+            return broken(b"unbalanced quotes in request")
+        self._at = end + 1
+        return words
+
+    def _multibulk(self, begin: int, limits: ParseLimits) -> list[bytes] | Broken | None:
+        """As `_inline`, for a command in the form of an array of bulk strings."""
+        if self._announced is None:
+            line = self._line(b"too big mbulk count string")
+            if line is None or isinstance(line, Broken):
+                return line
+            text, self._at = line
+            count = parse_i64(text)
+            if count is None or count > MAX_ARGS:
+                self._at = begin
+                return broken(b"invalid multibulk length")
+            self._announced = count
+        while len(self._words) < self._announced:
+            line = self._line(b"too big bulk count string")
+            if line is None or isinstance(line, Broken):
+                return line
+            if self._buffer[self._at] != ord("$"):
+                return broken(b"expected '$', got '%c'" % self._buffer[self._at])
+            text, at = line
+            size = parse_i64(text)
+            if size is None or not 0 <= size <= bulk_bytes(limits):
+                return broken(b"invalid bulk length")
+            if at + size + 2 - begin > command_bytes(limits):
+                return oversized(limits)
+            if at + size + 2 > len(self._buffer):
+                return None
+            self._words.append(bytes(self._buffer[at : at + size]))
+            self._at = at + size + 2
+        return self._words
+
+    def _line(self, too_big: bytes) -> tuple[bytes, int] | Broken | None:
+        """(the line at hand without its first byte, where the next begins); None when it has not ended yet.
+
+        A line ends with a carriage return and whatever byte follows it, as in Redis.
+        """
+        end = self._find(b"\r")
+        if end < 0:
+            return broken(too_big) if self._exceeds_a_line() else None
+        return None if end + 2 > len(self._buffer) else (bytes(self._buffer[self._at + 1 : end]), end + 2)
+
+    def _find(self, mark: bytes) -> int:
+        """Where the line at hand ends; negative when that is not there yet."""
+        limit = self._at + LINE_BYTES + 1
+        end = self._buffer.find(mark, max(self._at, self._looked), limit)
+        self._looked = min(len(self._buffer), limit) if end < 0 else end
+        return end
+
+    def _exceeds_a_line(self) -> bool:
+        return len(self._buffer) - self._at > LINE_BYTES
 
 
-def _inline(buffer: bytes, at: int) -> tuple[list[bytes], int] | Broken | None:
-    """(words, where the next command begins); None when the line has not ended yet."""
-    end = buffer.find(b"\n", at, at + LINE_BYTES + 1)
-    if end < 0:
-        return broken(b"too big inline request") if len(buffer) - at > LINE_BYTES else None
-    words = split_inline(buffer[at:end].removesuffix(b"\r"))
-    return broken(b"unbalanced quotes in request") if words is None else (words, end + 1)
-
-
-def _multibulk(buffer: bytes, start: int, limits: ParseLimits) -> tuple[list[bytes], int] | Broken | None:
-    """As `_inline`, for a command in the form of an array of bulk strings."""
-    line = _line(buffer, start, b"too big mbulk count string")
-    if line is None or isinstance(line, Broken):
-        return line
-    text, at = line
-    count = parse_i64(text)
-    if count is None or count > MAX_ARGS:
-        return broken(b"invalid multibulk length")
-    args: list[bytes] = []
-    for _ in range(count):
-        line = _line(buffer, at, b"too big bulk count string")
-        if line is None or isinstance(line, Broken):
-            return line
-        if buffer[at] != ord("$"):
-            return broken(b"expected '$', got '%c'" % buffer[at])
-        text, at = line
-        size = parse_i64(text)
-        if size is None or not 0 <= size <= bulk_bytes(limits):
-            return broken(b"invalid bulk length")
-        if at + size + 2 - start > command_bytes(limits):
-            return oversized(limits)
-        if at + size + 2 > len(buffer):
-            return None
-        args.append(buffer[at : at + size])
-        at += size + 2
-    return args, at
-
-
-def _line(buffer: bytes, at: int, too_big: bytes) -> tuple[bytes, int] | Broken | None:
-    """(the line without its first byte, where the next begins); None when it has not ended yet.
-
-    A line ends with a carriage return and whatever byte follows it, as in Redis.
-    """
-    end = buffer.find(b"\r", at, at + LINE_BYTES + 1)
-    if end < 0:
-        return broken(too_big) if len(buffer) - at > LINE_BYTES else None
-    return None if end + 2 > len(buffer) else (buffer[at + 1 : end], end + 2)
-
-
-parse = choose("resp", "parse", py_parse)
+Parser = choose("resp", "Parser", PyParser)
 """The twin in use."""
+
+
+def parse(buffer: bytes, secret: bytes, limits: ParseLimits, twin: type[PyParser] = Parser) -> Parsed:
+    """What a client has sent by then, all at once; see `PyParser.feed`."""
+    parser = twin(secret)
+    items = parser.feed(buffer, limits)
+    return Parsed(len(buffer) - parser.held, items)

@@ -22,7 +22,7 @@ from epaxos.engine import Waiter
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway import context, local, sessions
 from epaxos.gateway.items import Broken, Local, ParseLimits, Refused, Run, Step, Unheard
-from epaxos.gateway.resp import changes_dialect, parse
+from epaxos.gateway.resp import Parser, changes_dialect
 from epaxos.gateway.transaction import Transactions
 from epaxos.limits import LimitsConfig
 from epaxos.session import SessionId
@@ -132,6 +132,7 @@ class Connection:
         self._stream = stream
         self._client = client
         self._number = self._replica.new_stream()
+        self._parser = Parser(self._replica.secret)
         self._transactions = Transactions(
             self._replica.secret, gateway.parse_limits[2], lambda item: gateway.answer(client, item)
         )
@@ -165,7 +166,6 @@ class Connection:
     # -------------------------------------------------------------------------------------------------------- reading
 
     async def _read(self, scope: trio.CancelScope) -> None:
-        buffer = b""
         while not self._ending:
             try:
                 received = await self._stream.receive_some(READ_BYTES)
@@ -174,14 +174,12 @@ class Connection:
             if not received:
                 scope.cancel()
                 return
-            buffer = await self._take_all(buffer + received)
+            await self._take_all(bytes(received))
 
-    async def _take_all(self, buffer: bytes) -> bytes:
-        """Take everything that is complete; the rest is returned."""
+    async def _take_all(self, received: bytes) -> None:
+        """Take everything that is complete."""
         while not self._ending:
-            limits = self._gateway.parse_limits[self._client.dialect]
-            consumed, items = parse(buffer, self._replica.secret, limits)
-            buffer = buffer[consumed:]
+            items = self._parser.feed(received, self._gateway.parse_limits[self._client.dialect])
             for item in items:
                 await self._wait_for_room()
                 for admitted in local.admit(self._client, item):
@@ -190,9 +188,9 @@ class Connection:
                 if self._ending:
                     self._work.set()
                     break
-            if not (items and buffer and changes_dialect(items[-1])):
+            if not (items and self._parser.held and changes_dialect(items[-1])):
                 break
-        return buffer
+            received = b""
 
     async def _wait_for_room(self) -> None:
         limits = self._gateway.limits

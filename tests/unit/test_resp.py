@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -13,7 +14,7 @@ from epaxos import replies
 from epaxos.command import MAX_ENTRIES, READ, Command, Entry
 from epaxos.gateway.inline import split_inline
 from epaxos.gateway.items import Broken, Item, Local, Parsed, ParseLimits, Refused, Run
-from epaxos.gateway.resp import command_bytes, py_parse
+from epaxos.gateway.resp import LINE_BYTES, PyParser, command_bytes, parse as parse_by
 from epaxos.limits import LimitsConfig
 from epaxos.machines.kv import SET_NX, Op
 from epaxos.machines.operations import TYPED
@@ -24,10 +25,12 @@ LIMITS = ParseLimits.of(LimitsConfig())
 TIGHT = ParseLimits(key_bytes=6, value_bytes=9, run_commands=3, run_bytes=120)
 Parse = Callable[[bytes, bytes, ParseLimits], Parsed]
 
-TWINS = [pytest.param(py_parse, id="pure")]
+PARSERS = {"pure": PyParser}
 if importlib.util.find_spec("epaxos._ext.resp"):
-    TWINS.append(pytest.param(importlib.import_module("epaxos._ext.resp").parse, id="compiled"))
-both = pytest.mark.parametrize("parse", TWINS)
+    PARSERS["compiled"] = importlib.import_module("epaxos._ext.resp").Parser
+TWINS: dict[str, Parse] = {name: partial(parse_by, twin=twin) for name, twin in PARSERS.items()}
+both = pytest.mark.parametrize("parse", TWINS.values(), ids=TWINS)
+both_parsers = pytest.mark.parametrize("twin", PARSERS.values(), ids=PARSERS)
 
 
 def request(*words: bytes) -> bytes:
@@ -321,35 +324,58 @@ BUFFERS = st.lists(st.one_of(REQUESTS, REQUESTS, REQUESTS, LINES, GARBAGE), max_
 @given(BUFFERS, st.sampled_from([LIMITS, TIGHT]), st.integers(0, 200))
 @settings(max_examples=400, deadline=None)
 def test_the_twins_agree_on_everything(buffer: bytes, limits: ParseLimits, cut: int) -> None:
-    parsers: list[Parse] = [parameter.values[0] for parameter in TWINS]  # type: ignore[misc]  # each is a function
     for piece in (buffer, buffer[:-cut]):
-        results = [parse(piece, SECRET, limits) for parse in parsers]
+        results = [parse(piece, SECRET, limits) for parse in TWINS.values()]
         assert all(result == results[0] for result in results)
 
 
-@both
+@both_parsers
 @given(buffer=BUFFERS, limits=st.sampled_from([LIMITS, TIGHT]), sizes=st.lists(st.integers(1, 40), min_size=1))
 @settings(max_examples=200, deadline=None)
 def test_it_does_not_matter_how_the_bytes_arrive(
-    parse: Parse, buffer: bytes, limits: ParseLimits, sizes: list[int]
+    twin: type[PyParser], buffer: bytes, limits: ParseLimits, sizes: list[int]
 ) -> None:
-    whole = parse(buffer, SECRET, limits)
-    held, at, gathered, pieces = b"", 0, [], iter(sizes * (len(buffer) + 1))
-    while at < len(buffer):
-        size = next(pieces)
-        held, at = held + buffer[at : at + size], at + size
-        consumed, items = parse(held, SECRET, limits)
-        held = held[consumed:]
-        gathered += items
-        if items and isinstance(items[-1], Broken):
+    whole = parse_by(buffer, SECRET, limits, twin)
+    parser, at, gathered = twin(SECRET), 0, []
+    for size in sizes * (len(buffer) + 1):
+        gathered += parser.feed(buffer[at : at + size], limits)
+        at += size
+        if at >= len(buffer) or (gathered and isinstance(gathered[-1], Broken)):
             break
-    else:
-        assert held == buffer[whole.consumed :]
+    if not (gathered and isinstance(gathered[-1], Broken)):
+        assert parser.held == len(buffer) - whole.consumed
 
     def flat(items: list[Item]) -> list[Command | Item]:
         return [each for item in unpacked(items) for each in (item if isinstance(item, list) else [item])]
 
     assert flat(gathered) == flat(whole.items)
+
+
+@both_parsers
+def test_a_command_that_comes_byte_by_byte_is_not_looked_at_again_and_again(twin: type[PyParser]) -> None:
+    """Were it, this would not end: there are a million bytes, and a line of many."""
+    command = request(b"MSET", *[b"%d" % i for i in range(60_000)])
+    parser = twin(SECRET)
+    for at in range(len(command) - 1):
+        assert parser.feed(command[at : at + 1], LIMITS) == []
+    assert parser.held == len(command) - 1
+    (item,) = parser.feed(b"\n", LIMITS)
+    assert isinstance(item, Run) and parser.held == 0
+    assert len(decode_run(item.run)[0]) == 30_000
+    for _ in range(LINE_BYTES):
+        assert parser.feed(b"x", LIMITS) == []
+    assert parser.feed(b"\n", LIMITS)
+
+
+@both_parsers
+def test_what_follows_a_change_of_dialect_is_left_for_the_next_call(twin: type[PyParser]) -> None:
+    parser = twin(SECRET)
+    hgetall = request(b"HGETALL", b"h")
+    assert parser.feed(request(b"HELLO", b"3") + hgetall + b"*1\r\n", LIMITS) == [Local([b"HELLO", b"3"])]
+    assert parser.held == len(hgetall) + 4
+    (run,) = parser.feed(b"", LIMITS._replace(dialect=3))
+    assert isinstance(run, Run) and decode_run(run.run)[0][0].flags & TYPED
+    assert parser.held == 4
 
 
 @both
