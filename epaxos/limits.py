@@ -209,6 +209,14 @@ class LimitsConfig:
         too_small="a pipelining client stops and goes",
         too_large="memory, once for every client that sends and never reads",
     )
+    client_output_bytes: int = _limit(
+        256 * _MIB,
+        Range(64 << 10, 1 << 36, "bytes"),
+        bounds="replies waiting for one client, those of its commands under way included; above it the connection is "
+        "closed, unless it waits for one reply alone",
+        too_small="a client that pipelines reads of large values is cut off although it reads",
+        too_large="memory, for a client that pipelines reads of large values and never reads the replies",
+    )
     connections: int = _limit(
         10_000,
         Range(1, 1 << 20, "connections"),

@@ -51,7 +51,12 @@ async def serve(config: Config, name: str, *, data: Path, form: Form, matrix: st
                 host, port = listener.socket.getsockname()[:2]
                 log.event("listening", host=host, port=port, pid=os.getpid())
             await serve_clients(
-                replica, listeners, limits=config.limits, password=config.password, count_keys=lambda: len(machine)
+                replica,
+                listeners,
+                limits=config.limits,
+                password=config.password,
+                count_keys=lambda: len(machine),
+                log=log,
             )
 
 

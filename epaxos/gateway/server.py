@@ -3,8 +3,10 @@
 A connection has a reader, which parses what it received and hands it on, and a writer, which sends what can be sent:
 all replies up to the first command without one, in one go, once a turn. Runs may be answered in pieces and out of
 order. While `pipeline_commands` commands of a connection are unanswered, or `client_reply_bytes` of its replies are
-unsent, its reader does not parse, then does not read, and then TCP stops the client: whoever sends and never reads
-holds a bounded amount of memory. A reply is never bounded by itself: it is as long as the values asked for.
+unsent, its reader does not parse, then does not read, and then TCP stops the client. The replies to what it had sent by
+then may still be many times as long: with more than `client_output_bytes` of them unsent the connection is closed. So
+whoever sends and never reads holds a bounded amount of memory. A reply is never bounded by itself: it is as long as the
+values asked for.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from epaxos.gateway.items import Broken, Local, ParseLimits, Refused, Run, Step,
 from epaxos.gateway.resp import Parser, changes_dialect
 from epaxos.gateway.transaction import Transactions
 from epaxos.limits import LimitsConfig
+from epaxos.observe.log import Log
 from epaxos.session import SessionId
 
 READ_BYTES: Final = 64 * 1024
@@ -97,7 +100,7 @@ class Pending:
         assert first >= self._taken and first not in self._parts, (first, self._taken)
         self._parts[first] = (count, data)
         self.unanswered -= count
-        self._connection.replied(self, len(data))
+        self._connection.replied(self, count, len(data))
 
     def take(self) -> tuple[int, list[bytes]]:
         """How many further commands have their replies now, with none missing before them; and these."""
@@ -143,6 +146,8 @@ class Connection:
         """Bytes of replies that have not been sent."""
         self._closed = False
         """Nobody listens any more."""
+        self._scope = trio.CancelScope()
+        """Of everything done for it."""
         self._ending = False
         """No further command is taken."""
         self._work = trio.Event()
@@ -151,9 +156,10 @@ class Connection:
     async def serve(self) -> None:
         """Answer commands until either side ends it."""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, nursery.cancel_scope)
-                nursery.start_soon(self._read, nursery.cancel_scope)
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    nursery.start_soon(self._read)
         finally:
             self._closed = True
             for pending in self._queue:
@@ -165,14 +171,14 @@ class Connection:
 
     # -------------------------------------------------------------------------------------------------------- reading
 
-    async def _read(self, scope: trio.CancelScope) -> None:
+    async def _read(self) -> None:
         while not self._ending:
             try:
                 received = await self._stream.receive_some(READ_BYTES)
             except trio.BrokenResourceError:
                 received = b""
             if not received:
-                scope.cancel()
+                self._scope.cancel()
                 return
             await self._take_all(bytes(received))
 
@@ -229,27 +235,32 @@ class Connection:
 
     # -------------------------------------------------------------------------------------------------------- writing
 
-    def replied(self, pending: Pending, size: int) -> None:
+    def replied(self, pending: Pending, commands: int, size: int) -> None:
         """So many more bytes of replies can be sent, or could if those of earlier commands were there."""
         if self._closed:
             return
         self._unsent += size
+        if self._unsent > self._gateway.limits.client_output_bytes and (commands > 1 or self._unsent > size):
+            self._closed = True
+            self._scope.cancel()
+            self._gateway.unread(self._client, self._unsent)
+            return
         if self._queue[0] is pending:
             self._work.set()
 
-    async def _write(self, scope: trio.CancelScope) -> None:
+    async def _write(self) -> None:
         while True:
             data = self._collect()
             if data:
                 try:
                     await self._stream.send_all(data)
                 except trio.BrokenResourceError:
-                    scope.cancel()
+                    self._scope.cancel()
                     return
                 self._unsent -= len(data)
                 self._room.set()
             elif self._ending and not self._queue:
-                scope.cancel()
+                self._scope.cancel()
                 return
             else:
                 self._work = trio.Event()
@@ -271,7 +282,8 @@ class Connection:
 class Gateway:
     """The clients of one replica.
 
-    With a `password` nothing is done for a client that has not shown it; `count_keys` says how many keys there are.
+    With a `password` nothing is done for a client that has not shown it; `count_keys` says how many keys there are, and
+    `log` is told of clients that are cut off.
     """
 
     def __init__(
@@ -281,9 +293,11 @@ class Gateway:
         *,
         password: bytes | None = None,
         count_keys: Callable[[], int] = lambda: 0,
+        log: Log | None = None,
     ) -> None:
         self.replica = replica
         self.limits = limits
+        self._log = log
         self.parse_limits = {dialect: ParseLimits.of(limits)._replace(dialect=dialect) for dialect in (2, 3)}
         self.connections = 0
         self._server = context.Server(replica, password, limits.connections, count_keys)
@@ -302,6 +316,11 @@ class Gateway:
                 await Connection(self, stream, self._server.client(next(self._ids))).serve()
             finally:
                 self.connections -= 1
+
+    def unread(self, client: context.Client, unsent_bytes: int) -> None:
+        """This client is cut off, for so much that it has not read."""
+        if self._log is not None:
+            self._log.event("client_closed", "too many replies unread", client=client.id, unsent_bytes=unsent_bytes)
 
     def answer(self, client: context.Client, item: Local) -> bytes:
         """The reply to a command that needs no other replica."""
@@ -329,7 +348,8 @@ async def serve_clients(
     limits: LimitsConfig,
     password: bytes | None = None,
     count_keys: Callable[[], int] = lambda: 0,
+    log: Log | None = None,
 ) -> None:
     """Serve Redis clients of `replica` on `listeners` until cancelled; see `Gateway`."""
-    gateway = Gateway(replica, limits, password=password, count_keys=count_keys)
+    gateway = Gateway(replica, limits, password=password, count_keys=count_keys, log=log)
     await trio.serve_listeners(gateway.serve, list(listeners))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import tracemalloc
 from collections.abc import AsyncIterator
 
@@ -14,6 +16,7 @@ from epaxos.config import Address, Config
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway.server import Gateway
 from epaxos.machines.kv import Kv
+from epaxos.observe.log import Log
 from epaxos.testing.virtual.cluster import VirtualCluster, open_cluster
 from epaxos.testing.virtual.network import VirtualStream, Wire, stream_pair
 from tests.conftest import ClusterText
@@ -30,7 +33,11 @@ class Site:
 
     def __init__(self, cluster: VirtualCluster[Kv], nursery: trio.Nursery) -> None:
         self.cluster = cluster
-        self.gateways = {name: Gateway(replica, cluster.config.limits) for name, replica in cluster.replicas.items()}
+        self.said = io.StringIO()
+        self.gateways = {
+            name: Gateway(replica, cluster.config.limits, log=Log(name, out=self.said))
+            for name, replica in cluster.replicas.items()
+        }
         self._nursery = nursery
 
     def call(self, name: str, *, there: Wire | None = None, back: Wire | None = None) -> VirtualStream:
@@ -55,8 +62,12 @@ class Site:
 
 
 @pytest.fixture
-async def site(autojump_clock: MockClock, cluster_text: ClusterText) -> AsyncIterator[Site]:
-    async with trio.open_nursery() as nursery, open_cluster(Config.parse(cluster_text(3)), Kv) as cluster:
+async def site(
+    autojump_clock: MockClock, cluster_text: ClusterText, request: pytest.FixtureRequest
+) -> AsyncIterator[Site]:
+    """Three replicas; a test may say what else stands in their file."""
+    config = Config.parse(cluster_text(3, extra=getattr(request, "param", "")))
+    async with trio.open_nursery() as nursery, open_cluster(config, Kv) as cluster:
         set_world(cluster)
         await cluster.start()
         await linked(cluster)
@@ -100,6 +111,40 @@ async def test_a_client_that_never_reads_costs_bounded_memory(autojump_clock: Mo
     await served(site)
     await stalled.aclose()
     await writer.aclose()
+    await site.settled()
+
+
+@pytest.mark.parametrize("site", ["[limits]\nclient_output_bytes = 4194304\n"], indirect=True)
+async def test_a_client_that_leaves_too_many_replies_unread_is_cut_off(autojump_clock: MockClock, site: Site) -> None:
+    writer = site.call("CA")
+    assert await ask(writer, b"SET", b"large", bytes(100_000)) == b"+OK\r\n"
+    rude = site.call("CA")
+    await rude.send_all(request(b"PING") + request(b"GET", b"large") * 1_000 + request(b"INCR", b"count"))
+    await trio.sleep(5)
+    assert site.gateways["CA"].connections == 1, "it is cut off though it reads nothing"
+    said = json.loads(site.said.getvalue())
+    assert (said["event"], said["text"], said["client"]) == ("client_closed", "too many replies unread", 2)
+    assert said["unsent_bytes"] > 4 * MIB
+    await served(site)
+    await rude.aclose()
+    await writer.aclose()
+    await site.settled()
+
+
+@pytest.mark.parametrize("site", ["[limits]\nclient_output_bytes = 4194304\n"], indirect=True)
+async def test_one_reply_may_be_longer_than_all_that_may_wait(autojump_clock: MockClock, site: Site) -> None:
+    client = site.call("CA")
+    await client.send_all(request(b"RPUSH", b"list", bytes(500_000)) * 10)
+    received = b""
+    while received.count(b"\n") < 10:
+        received += await client.receive_some()
+    await client.send_all(request(b"LRANGE", b"list", b"0", b"-1"))
+    received = b""
+    while len(received) < 5_000_000:
+        received += await client.receive_some()
+    assert received.startswith(b"*10\r\n$500000\r\n\0")
+    assert site.said.getvalue() == ""
+    await client.aclose()
     await site.settled()
 
 
