@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import trio
 from redis.connection import Connection
 
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
+from tests.field import redis_py
 
 pytestmark = [pytest.mark.field, pytest.mark.trio]
 
@@ -133,6 +135,17 @@ async def test_hiredis(cluster: LocalCluster) -> None:
         connection.disconnect()
 
     await trio.to_thread.run_sync(exercise)
+
+
+@pytest.mark.parametrize("dialect", [2, 3] if redis_py.FOLDER.is_dir() else [])
+async def test_the_tests_of_redis_py_itself(cluster: LocalCluster, dialect: int) -> None:
+    words = redis_py.command(cluster.port("CA"), dialect)
+    with trio.fail_after(3 * WITHIN_S):
+        done = await trio.run_process(words, cwd=redis_py.FOLDER, capture_stdout=True, check=False)
+    text = done.stdout.decode()
+    assert done.returncode == 0, text
+    passed = re.search(r"(\d+) passed", text)
+    assert passed and int(passed[1]) >= 100, text
 
 
 # --------------------------------------------------------------------------------------------- redis-cli and its tools
