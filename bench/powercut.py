@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -33,12 +32,11 @@ from bench.powercut_guest import SHARED, SITES, WORD
 from bench.tables import Column, render
 from epaxos.console import Console
 from epaxos.errors import ConfigError, EpaxosError
+from topology.lab import machine
 
-KERNEL: Final = "linux.uml"
 FORMAT: Final = "mkfs.ext4"
 IMAGE_BYTES: Final = 1 << 30
 """A file with holes: it takes what is written."""
-MEMORY: Final = "1500M"
 READY_WITHIN_S: Final = 300.0
 """A machine on a busy one: five replicas, one processor, and 65 microseconds a system call."""
 LOADED_S: Final = (0.5, 4.0)
@@ -47,15 +45,8 @@ CONTROL_CUTS: Final = 2
 
 Progress = Callable[[str], None]
 
-INIT: Final = """#!/bin/sh
-mount -t proc proc /proc
-mount -t sysfs sysfs /sys
-mount -t tmpfs tmpfs /run
-mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm
-ip link set lo up
+INIT: Final = """
 mount -t ext4 /dev/ubda {mount} || echo "{word} broken the disk cannot be mounted"
-cd {here}
-export PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1 HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
 exec {python} -m bench.powercut_guest {mount} {logs} {mode}
 """
 
@@ -124,16 +115,16 @@ class PowercutResult:
         return [*self.synced.lost, *["without syncs nothing was lost either: this proves nothing here"] * blind]
 
 
-def missing() -> list[str]:
-    """The programs that are needed and are not there."""
-    return [program for program in (KERNEL, FORMAT) if shutil.which(program) is None]
+def check() -> None:
+    """Raises ConfigError when a program is missing, with what to install."""
+    machine.check()
+    if shutil.which(FORMAT) is None:
+        raise ConfigError(f"{FORMAT} not found: on Debian, apt-get install e2fsprogs")
 
 
 async def run_powercut(options: PowercutOptions, progress: Progress = lambda text: None) -> PowercutResult:
     """All cuts. Raises ConfigError when a program is missing, and PowercutError."""
-    if missing():
-        packages = "apt-get install user-mode-linux e2fsprogs"
-        raise ConfigError(f"{' and '.join(missing())} not found: on Debian, {packages}")
+    check()
     synced = await _cut(options.cuts, True, Random(options.seed), progress)
     control = await _cut(CONTROL_CUTS, False, Random(options.seed), progress) if options.control else None
     return PowercutResult(options=options, synced=synced, control=control)
@@ -143,14 +134,14 @@ async def _cut(cuts: int, synced: bool, rng: Random, progress: Progress) -> Outc
     """Boot, read, load, and cut, so many times on one image; then read once more."""
     outcome = Outcome()
     with TemporaryDirectory(prefix="epaxos-powercut-") as name:
-        machine = Machine(Path(name), synced=synced)
+        guest = Machine(Path(name), synced=synced)
         for number in range(cuts + 1):
             last = number == cuts
             heard = sum(outcome.acknowledged.values())
             mode = "" if synced else ", without syncs"
             progress(f"cut {number} of {cuts}{mode}: {heard} increments acknowledged, {len(outcome.lost)} things lost")
             try:
-                await _life(machine, outcome, None if last else rng.uniform(*LOADED_S))
+                await _life(guest, outcome, None if last else rng.uniform(*LOADED_S))
             except PowercutError as error:
                 if synced or number == 0:
                     raise
@@ -161,12 +152,12 @@ async def _cut(cuts: int, synced: bool, rng: Random, progress: Progress) -> Outc
     return outcome
 
 
-async def _life(machine: Machine, outcome: Outcome, loaded_s: float | None) -> None:
+async def _life(guest: Machine, outcome: Outcome, loaded_s: float | None) -> None:
     """One boot: read everything, judge it; then load for that long and cut the power, or cut it at once."""
     values: dict[str, dict[str, int]] = {}
     with trio.CancelScope() as scope:
         scope.deadline = trio.current_time() + READY_WITHIN_S
-        async with aclosing(machine.run()) as lines:
+        async with aclosing(guest.run()) as lines:
             loaded = False
             async for what, *words in lines:
                 if what == "value":
@@ -174,19 +165,19 @@ async def _life(machine: Machine, outcome: Outcome, loaded_s: float | None) -> N
                 elif what == "loading":
                     outcome.judge(values)
                     if loaded_s is None:
-                        machine.cut()
+                        guest.cut()
                 elif what == "ack":
                     outcome.ack(words[0], int(words[1]))
                     if not loaded and loaded_s is not None:
                         loaded = True
                         scope.deadline = trio.current_time() + READY_WITHIN_S
-                        machine.cut_after(loaded_s)
+                        guest.cut_after(loaded_s)
                 else:
-                    raise PowercutError(f"the machine says: {what} {' '.join(words)}\n{machine.tail()}")
-            if not machine.is_cut:
-                raise PowercutError(f"the machine stopped by itself\n{machine.tail()}")
+                    raise PowercutError(f"the machine says: {what} {' '.join(words)}\n{guest.tail()}")
+            if not guest.is_cut:
+                raise PowercutError(f"the machine stopped by itself\n{guest.tail()}")
             return
-    raise PowercutError(f"the machine did not serve within {READY_WITHIN_S:g} s\n{machine.tail()}")
+    raise PowercutError(f"the machine did not serve within {READY_WITHIN_S:g} s\n{guest.tail()}")
 
 
 class Machine:
@@ -198,34 +189,30 @@ class Machine:
         self._image = directory / "disk.img"
         self._init = directory / "init"
         self._said: list[str] = []
-        self._process: trio.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._cut_at_s: float | None = None
         mount = directory / "disk"
         mount.mkdir()
         with self._image.open("wb") as image:
             image.truncate(IMAGE_BYTES)
         subprocess.run([FORMAT, "-q", "-F", str(self._image)], check=True, capture_output=True)
-        self._init.write_text(
-            INIT.format(
-                mount=mount,
-                logs=directory,
-                word=WORD,
-                here=Path(__file__).resolve().parent.parent,
-                path=os.pathsep.join(path for path in sys.path if path),
-                python=sys.executable,
-                mode="synced" if synced else "unsynced",
-            ),
-            encoding="utf-8",
+        lines = INIT.format(
+            mount=mount,
+            logs=directory,
+            word=WORD,
+            python=sys.executable,
+            mode="synced" if synced else "unsynced",
         )
-        self._init.chmod(0o755)
+        machine.write_init(self._init, lines)
 
     async def run(self) -> AsyncGenerator[list[str], None]:
         """Boot, and give the words of each line that is meant for the outside, until the power is cut."""
-        words = [KERNEL, "root=/dev/root", "rootfstype=hostfs", "rw", f"mem={MEMORY}", "quiet", "loglevel=0"]
-        words += [f"ubd0={self._image}", f"init={self._init}", "con=null", "con0=fd:0,fd:1"]
         self.is_cut, self._cut_at_s, self._said = False, None, []
-        process = self._process = await trio.lowlevel.open_process(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        process = self._process = machine.start(
+            self._init,
+            *(f"ubd0={self._image}", "con0=fd:0,fd:1"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
         try:
             async for line in self._lines(process):
@@ -234,25 +221,27 @@ class Machine:
                     yield line.split()[1:]
         finally:
             self.cut()
-            with trio.CancelScope(shield=True):
-                await process.wait()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
 
-    async def _lines(self, process: trio.Process) -> AsyncIterator[str]:
+    async def _lines(self, process: subprocess.Popen[bytes]) -> AsyncIterator[str]:
         """What the console says, line by line, to its end; the power goes in between when its time has come."""
         assert process.stdout is not None
         rest = b""
-        while True:
-            with trio.move_on_at(self._cut_at_s if self._cut_at_s is not None else float("inf")) as due:
-                data = await process.stdout.receive_some(1 << 16)
-            if due.cancelled_caught:
-                self.cut()
-                self._cut_at_s = None
-                continue
-            if not data:
-                return
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                yield line.decode(errors="replace").strip()
+        async with trio.lowlevel.FdStream(os.dup(process.stdout.fileno())) as said:
+            while True:
+                with trio.move_on_at(self._cut_at_s if self._cut_at_s is not None else float("inf")) as due:
+                    data = await said.receive_some(1 << 16)
+                if due.cancelled_caught:
+                    self.cut()
+                    self._cut_at_s = None
+                    continue
+                if not data:
+                    return
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    yield line.decode(errors="replace").strip()
 
     def cut_after(self, seconds: float) -> None:
         """The power goes after so long."""
@@ -262,7 +251,7 @@ class Machine:
         """The power goes: every process of the machine ends at once. What it had said may still be heard."""
         self.is_cut = True
         if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            machine.cut(self._process)
 
     def tail(self) -> str:
         """What was last heard, and the end of what the replicas logged."""

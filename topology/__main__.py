@@ -13,6 +13,7 @@ from epaxos.errors import ConfigError
 from topology import bounds, builtin_names, load
 from topology.lab import LabError
 from topology.lab.cli import COMMANDS
+from topology.lab.machine import MachineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +143,7 @@ def main() -> None:
     """Runs the command line; a wrong name or file is reported in one line with exit code 2."""
     try:
         topology(prog_name="python -m topology")
-    except (ConfigError, LabError) as error:
+    except (ConfigError, LabError, MachineError) as error:
         click.echo(f"topology: {error}", err=True)
         sys.exit(EXIT_USAGE)
 

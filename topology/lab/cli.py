@@ -10,7 +10,7 @@ import click
 
 from bench.tables import Column, ms, render
 from epaxos.errors import ConfigError
-from topology.lab import lab as labs, state as lab_state, tun
+from topology.lab import lab as labs, machine, state as lab_state, tun
 from topology.lab.lab import Lab
 from topology.lab.links import Link
 from topology.matrix import load
@@ -157,7 +157,20 @@ def down(name: str, everything: bool) -> None:
         click.echo(f"lab {each}: {labs.tear_down(each)} regions taken down")
 
 
-COMMANDS = (up, exec_, status, measure, set_, partition, heal, down)
+@click.command("machine", context_settings={"ignore_unknown_options": True})
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def machine_(command: tuple[str, ...]) -> None:
+    """Run a COMMAND in a user-mode Linux, whose kernel has netem. Its exit code is the command's. Needs root.
+
+    The files of this machine are there too. It has one slow processor: it is for latencies, not for throughput.
+
+    \b
+    Example: python -m topology machine -- sh -c "python -m topology up gryff5; python -m topology measure"
+    """
+    raise SystemExit(machine.run(command))
+
+
+COMMANDS = (up, exec_, status, measure, set_, partition, heal, down, machine_)
 
 
 def _pair(word: str) -> tuple[str, str]:

@@ -32,8 +32,8 @@ def start(state: State) -> None:
     batch(
         "ip",
         [
-            f"link add name to{j} netns {state.namespace(sites[i])} type veth"
-            f" peer name to{i} netns {state.namespace(sites[j])}"
+            f"link add name to{j} address {_hardware(i, j)} netns {state.namespace(sites[i])} type veth"
+            f" peer name to{i} address {_hardware(j, i)} netns {state.namespace(sites[j])}"
             for i, j in pairs
         ],
     )
@@ -44,6 +44,9 @@ def start(state: State) -> None:
         lines += [
             f"route add {state.address(sites[j])}/32 dev to{j} src {state.address(site)} scope link" for j in others
         ]
+        # Asking for the other end's hardware address would cost the first packet of a link, and the first after a cut,
+        # a round trip more.
+        lines += [f"neighbour add {state.address(sites[j])} lladdr {_hardware(j, i)} dev to{j}" for j in others]
         batch("ip", lines, namespace=state.namespace(site))
     apply(state, state.links, verb="add")
 
@@ -57,6 +60,11 @@ def apply(state: State, changed: Iterable[tuple[str, str]], verb: str = "change"
             if a == site
         ]
         batch("tc", lines, namespace=state.namespace(site))
+
+
+def _hardware(at: int, towards: int) -> str:
+    """The hardware address of the end at one site of the link to another."""
+    return f"02:00:00:00:{at:02x}:{towards:02x}"
 
 
 def _words(link: Link) -> str:
