@@ -6,19 +6,27 @@ import json
 import os
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from time import time_ns
+from typing import NamedTuple
 
 import pytest
+import trio
 from click.testing import CliRunner
 
+from bench.cell import CellError, CellLoad, run_cell
+from bench.cluster import ClusterSpec
 from epaxos.errors import ConfigError
 from topology import Matrix
 from topology.__main__ import topology
 from topology.lab import Lab, LabError, bring_up, find, state as lab_state, tear_down
-from topology.lab.namespaces import existing
+from topology.lab.measure import SO_TIMESTAMPNS
+from topology.lab.namespaces import existing, inside, prompt
 from topology.lab.tun import router_pid
 
 pytestmark = [
@@ -76,6 +84,82 @@ def test_links_change_while_they_are_used(lab: Lab) -> None:
     assert changed["A", "B"] is None
     lab.heal()
     assert None not in find(NAME).measure().values()
+
+
+class Arrival(NamedTuple):
+    """One packet at the other end of a link: which it was, and how long it took by the clock of the kernel."""
+
+    number: int
+    took_us: int
+
+
+def sent(lab: Lab, source: str, target: str, count: int, *, size: int = 64, gap_s: float = 0.0) -> list[Arrival]:
+    """So many packets of that size one way, at most `gap_s` apart, in the order in which they arrive."""
+    state = lab.state
+    with inside(state.namespace(source)):
+        out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with inside(state.namespace(target)):
+        there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    arrivals = []
+    with out, there, prompt():
+        there.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        there.bind((state.address(target), 0))
+        for number in range(count):
+            out.sendto(struct.pack("qq", number, time_ns()).ljust(size), there.getsockname())
+            arrivals += _arrived(there, gap_s)
+        while new := _arrived(there, 1.0):
+            arrivals += new
+    return arrivals
+
+
+def _arrived(there: socket.socket, within_s: float) -> list[Arrival]:
+    """Waits so long for a packet, then takes all there are."""
+    found = []
+    while select.select([there], [], [], 0.0 if found else within_s)[0]:
+        packet, ancillary, _, _ = there.recvmsg(2_000, 64)
+        number, sent_ns = struct.unpack_from("qq", packet)
+        seconds, nanoseconds = struct.unpack("qq", ancillary[0][2])
+        found.append(Arrival(number, (seconds * 1_000_000_000 + nanoseconds - sent_ns) // 1_000))
+    return found
+
+
+def test_jitter_spreads_packets_and_keeps_their_order(lab: Lab) -> None:
+    lab.change("A>B", {"delay": "20ms", "jitter": "4ms"})
+    arrivals = sent(lab, "A", "B", 300, gap_s=0.001)
+    assert [arrival.number for arrival in arrivals] == list(range(300))
+    took_us = sorted(arrival.took_us for arrival in arrivals)
+    assert took_us[-10] - took_us[10] > 4_000
+
+
+def test_some_packets_are_lost_and_some_overtake(lab: Lab) -> None:
+    """Shares within five standard deviations."""
+    lab.change("A>B", {"loss": "20%"})
+    assert 400 * 0.8 - 40 <= len(sent(lab, "A", "B", 400, gap_s=0.0005)) <= 400 * 0.8 + 40
+    lab.heal()
+    lab.change("A>B", {"delay": "30ms", "reorder": "20%"})
+    arrivals = sent(lab, "A", "B", 400, gap_s=0.0005)
+    early = [arrival for arrival in arrivals if arrival.took_us < 30_000]
+    assert len(arrivals) == 400 and 80 - 40 <= len(early) <= 80 + 40
+    numbers = [arrival.number for arrival in arrivals]
+    assert numbers != sorted(numbers)
+
+
+def test_a_slow_link_lets_through_what_it_can_and_is_fast_again_once_it_is_healed(lab: Lab) -> None:
+    """Fifty packets of 8 224 bits take 411 ms at 1 Mbit/s, and the last one is sent soon after the first."""
+    lab.change("A>B", {"rate": "1mbit"})
+    slow = sent(lab, "A", "B", 50, size=1_000)
+    lab.heal()
+    fast = sent(lab, "A", "B", 50, size=1_000)
+    assert len(slow) == len(fast) == 50
+    slow_us, fast_us = (arrivals[-1].took_us - arrivals[0].took_us for arrivals in (slow, fast))
+    assert slow_us > 300_000 and fast_us < slow_us / 2
+
+
+def test_no_figure_is_taken_on_links_that_are_not_those_of_the_matrix(lab: Lab, tmp_path: Path) -> None:
+    lab.change("A-C", {"delay": "22ms"})
+    spec = ClusterSpec(names=MATRIX.sites, directory=tmp_path, lab=lab)
+    with pytest.raises(CellError, match=r"A-C: 44\.\d ms instead of 40\.0 ms"):
+        trio.run(run_cell, spec, MATRIX, CellLoad(seconds=1.0), lambda words: None)
 
 
 def test_programs_run_inside_and_end_with_the_lab(lab: Lab) -> None:

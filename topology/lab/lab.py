@@ -63,14 +63,12 @@ class Lab:
         return measure(self.state)
 
     def off(self, measured: dict[tuple[str, str], int | None]) -> list[str]:
-        """In words, every pair whose measured round trip is not that of its links."""
-        found = []
-        for (a, b), rtt_us in measured.items():
-            wanted_us = self.state.links[a, b].delay_us + self.state.links[b, a].delay_us
-            if rtt_us is None or abs(rtt_us - wanted_us) > wanted_us * TOLERANCE + SLACK_US:
-                shown = "nothing" if rtt_us is None else f"{rtt_us / 1000:.1f} ms"
-                found.append(f"{a}-{b}: {shown} instead of {wanted_us / 1000:.1f} ms")
-        return found
+        """In words, every pair whose measured round trip is not that of its links as they are set."""
+        return _off(measured, self.state.links)
+
+    def off_matrix(self, measured: dict[tuple[str, str], int | None]) -> list[str]:
+        """In words, every pair whose measured round trip is not that of the matrix."""
+        return _off(measured, self.state.original())
 
     def _site(self, site: str) -> str:
         if site not in self.state.sites:
@@ -86,6 +84,16 @@ class Lab:
             netem.apply(state, changed)
         else:
             tun.apply(state)
+
+
+def _off(measured: dict[tuple[str, str], int | None], links: dict[tuple[str, str], Link]) -> list[str]:
+    found = []
+    for (a, b), rtt_us in measured.items():
+        wanted_us = links[a, b].delay_us + links[b, a].delay_us
+        if rtt_us is None or abs(rtt_us - wanted_us) > wanted_us * TOLERANCE + SLACK_US:
+            shown = "nothing" if rtt_us is None else f"{rtt_us / 1000:.1f} ms"
+            found.append(f"{a}-{b}: {shown} instead of {wanted_us / 1000:.1f} ms")
+    return found
 
 
 def bring_up(matrix: Matrix, *, name: str = "lab", backend: str = "auto") -> Lab:

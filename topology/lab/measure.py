@@ -26,7 +26,7 @@ _PATIENCE_S: Final = 0.2
 _PING: Final = struct.Struct("<4sHHq")
 _MAGIC: Final = b"epxp"
 _TIMESPEC: Final = struct.Struct("qq")
-_SO_TIMESTAMPNS: Final = 35
+SO_TIMESTAMPNS: Final = 35
 """The kernel tells with each packet when it arrived."""
 
 
@@ -39,7 +39,7 @@ class _Probe:
             with inside(state.namespace(site)):
                 made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             made.setblocking(False)
-            made.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             made.bind((state.address(site), 0))
             self._sockets.append(made)
         self._address = [made.getsockname() for made in self._sockets]
