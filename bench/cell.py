@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HOT_KEY: Final = "hot"
 
-READY_WITHIN_S: Final = 30.0
+READY_WITHIN_S: Final = 120.0
 """A few interpreters start on one machine and find each other."""
 
 LINKS_FOR_S: Final = 3.0
@@ -179,7 +179,7 @@ def _lab_links(lab: Lab) -> dict[str, dict[str, int]]:
     Raises CellError naming the pairs whose links are not those of the lab.
     """
     measured = lab.measure()
-    if off := lab.off(measured):
+    if off := lab.off_matrix(measured):
         raise CellError(f"the links of lab {lab.state.name} are not what they should be: {'; '.join(off)}")
     links_us: dict[str, dict[str, int]] = {site: {} for site in lab.sites}
     for (a, b), rtt_us in measured.items():

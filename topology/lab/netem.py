@@ -15,6 +15,9 @@ from topology.lab.state import State
 
 _PACKETS_MAX = 100_000
 """What a link holds: a long fat one holds what is under way."""
+_UNLIMITED_BPS = 100_000_000_000
+"""Every queue has a rate. One without delivers packets as their jitter falls, in any order; and one that had a rate
+keeps it when it is changed without naming another."""
 
 
 def available() -> bool:
@@ -73,6 +76,7 @@ def _words(link: Link) -> str:
         return f"limit {_PACKETS_MAX} delay {link.delay_us}us loss 100%"
     jitter = f" {link.jitter_us}us distribution normal" if link.jitter_us else ""
     loss = f" loss {100 * link.loss:.6f}%" if link.loss else ""
-    reorder = f" reorder {100 * link.reorder:.6f}%" if link.reorder else ""
-    rate = f" rate {link.rate_bps}bit" if link.rate_bps else ""
-    return f"limit {_PACKETS_MAX} delay {link.delay_us}us{jitter}{loss}{reorder}{rate}"
+    reorder = f" reorder {100 * link.reorder:.6f}%" if link.reorder and link.delay_us else ""
+    return (
+        f"limit {_PACKETS_MAX} delay {link.delay_us}us{jitter}{loss}{reorder} rate {link.rate_bps or _UNLIMITED_BPS}bit"
+    )
