@@ -32,7 +32,7 @@ _CLOSES: Final = 0.15
 class Copy:
     """The waiter of one copy of one command."""
 
-    def __init__(self, order: Order | _Opening, life: Life) -> None:
+    def __init__(self, order: Order | _Opening | _Closing, life: Life) -> None:
         self._order = order
         self.life = life
         self._over = False
@@ -185,17 +185,12 @@ class SessionClient:
         """A command was given up. Nothing behind it in a FIFO session can be executed any more, so that one ends."""
         if not self._fifo or session != self._session:
             return
-        if self.any_node() is None:
-            self.later(lambda: self.gave_up(session))
-        else:
-            self._close(session)
+        self._close(session)
 
     def _close(self, session: SessionId) -> None:
         """Close it, whatever is still under way."""
-        node = self.any_node()
-        if node is not None:
-            self.closed(session)
-            node.put(Submit(_Nobody(), self.clients.new_stream(), end_run([Ended(session, None)]), 1, 1 << 60))
+        self.closed(session)
+        _Closing(self, session).send()
 
     # -- commands
 
@@ -238,11 +233,26 @@ class _Opening:
         self._client.not_opened()
 
 
-class _Nobody:
-    """Does not wait."""
+class _Closing:
+    """What becomes of the end of a session. It is said until it is known: a command of a FIFO session may wait for one
+    that was given up, and only the end of the session is an answer to it."""
 
-    def reply(self, first: int, count: int, data: bytes) -> None:
-        """As `Waiter.reply`."""
+    def __init__(self, client: SessionClient, session: SessionId) -> None:
+        self._client = client
+        self._session = session
 
-    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
-        """As `Waiter.fail`."""
+    def send(self) -> None:
+        """Say it to some replica that is up."""
+        node = self._client.any_node()
+        if node is None:
+            self._client.later(self.send)
+        else:
+            self._client.submit(node, Copy(self, node.life), end_run([Ended(self._session, None)]))
+
+    def replied(self, data: bytes) -> None:
+        """It has ended."""
+
+    def failed(self, error: Rejected | Unknown) -> None:
+        """It has not, or nobody knows."""
+        if not (isinstance(error, Rejected) and error.reason == "session_closed"):
+            self._client.later(self.send)
