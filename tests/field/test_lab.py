@@ -65,6 +65,12 @@ def left(name: str) -> list[str]:
     return found
 
 
+def of_this_machine() -> str:
+    """Its own links and routes, which labs leave alone."""
+    shown = (["ip", "-brief", "link"], ["ip", "route", "show", "table", "all"])
+    return "".join(subprocess.run(words, capture_output=True, text=True, check=True).stdout for words in shown)
+
+
 def test_packets_take_as_long_as_the_matrix_says(lab: Lab) -> None:
     measured = lab.measure()
     assert set(measured) == {("A", "B"), ("A", "C"), ("B", "C")}
@@ -191,8 +197,10 @@ def test_two_labs_are_apart(lab: Lab) -> None:
 
 @pytest.mark.parametrize("after_lines", [0, 1])
 def test_a_set_up_that_was_killed_leaves_nothing_behind_once_it_is_taken_down(after_lines: int) -> None:
-    """Killed as soon as its state is there, and when all is there and it has said so."""
+    """Killed as soon as its state is there, and when all is there and it has said so; a lab beside it stays."""
+    before = of_this_machine()
     words = [sys.executable, "-m", "topology", "up", "gryff5", "--name", NAME]
+    other = bring_up(MATRIX, name=OTHER)
     try:
         with subprocess.Popen(words, stdout=subprocess.PIPE) as tool:
             assert tool.stdout is not None
@@ -203,9 +211,13 @@ def test_a_set_up_that_was_killed_leaves_nothing_behind_once_it_is_taken_down(af
                     os.sched_yield()
             tool.kill()
         assert left(NAME)
+        tear_down(NAME)
+        assert left(NAME) == []
+        assert None not in other.measure().values()
     finally:
         tear_down(NAME)
-    assert left(NAME) == []
+        tear_down(OTHER)
+    assert left(OTHER) == [] and of_this_machine() == before
 
 
 def test_a_router_that_died_is_told(lab: Lab) -> None:

@@ -29,8 +29,8 @@ LABS = str(Path(__file__).with_name("test_lab.py"))
 GRYFF5 = load("gryff5")
 WITHIN_S = 300.0
 """A machine that hangs is killed then."""
-PROCESSING_US = 60_000
-"""What a command may cost where a system call takes as long as a hundred on the machine below."""
+PROCESSING_US = 40_000
+"""What a command may cost where a system call takes as long as fifty on the machine below."""
 COMMANDS = 32
 FIVE_REPLICAS = f"""
 set -e
