@@ -142,6 +142,27 @@ async def test_a_slow_link_is_not_taken_for_a_broken_one(
     await quiet(idle)
 
 
+async def test_what_was_missed_does_not_gather_on_slow_links(autojump_clock: MockClock, idle: Cluster) -> None:
+    """A replica that was away missed 1.2 MB. What it is told is longer under way than any round trip, and is not told
+    again and again meanwhile."""
+    await idle.start()
+    await linked(idle)
+    await idle.stop("IR")
+    outcomes = Outcomes()
+    for number in range(300):
+        await outcomes.propose(idle.replicas["CA"], b"%d " % number + bytes(4_000))
+    for name in ("CA", "VA"):
+        idle.network.wire(name, "IR").bytes_per_s = 100_000
+    await idle.start("IR")
+    queued_bytes = 0
+    while len(idle.machines["IR"].commands) < 300:
+        await trio.sleep(0.5)
+        status = [idle.replicas[name].status()["peers"]["IR"]["queue_bytes"] for name in ("CA", "VA")]
+        queued_bytes = max(queued_bytes, sum(status))
+    assert queued_bytes < 3 << 20
+    await quiet(idle)
+
+
 async def test_a_link_that_stops_in_the_middle_of_a_queue_is_given_up_in_time(
     autojump_clock: MockClock, cluster: Cluster
 ) -> None:

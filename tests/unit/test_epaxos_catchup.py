@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from epaxos.ids import InstanceId
 from epaxos.messages import MAX_SLOT, Commit, CommitQuery, SlotRange
-from epaxos.protocols.epaxos.catchup import STEP_IDS, STEP_US, UNDER_WAY_MIN, CatchUp
+from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, STEP_US, UNDER_WAY_MIN, CatchUp
+from epaxos.protocols.epaxos.query import ANSWER_AGAIN_US
 from epaxos.protocols.interface import Now, PeerUp, Receive
 from epaxos.testing.byhand import RETRY_US, ByHand, set_
 
@@ -61,13 +62,15 @@ def test_only_so_much_is_asked_for_ahead_of_what_arrives() -> None:
     asked: list[int] = []
     catching_up = CatchUp(state, lambda lane, vain, ranges: asked.extend(r.last + 1 - r.first for r in ranges))
     state.highest[0] = 100 * STEP_IDS
+    for _ in range(50):
+        catching_up.learned(InstanceId(0, 1, 1), 100)
     catching_up.begin(0, 100 * STEP_IDS)
     for _ in range(100):
         catching_up.step()
     assert sum(asked) == UNDER_WAY_MIN
     for slot in range(1, 11):
         state.decided.add(InstanceId(0, slot, 0))
-        catching_up.learned(InstanceId(0, slot, 0))
+        catching_up.learned(InstanceId(0, slot, 0), 100)
     catching_up.step()
     assert sum(asked) == UNDER_WAY_MIN + 10
 
@@ -78,18 +81,35 @@ def test_whoever_learns_fast_asks_for_more_ahead() -> None:
     asked: list[int] = []
     catching_up = CatchUp(state, lambda lane, vain, ranges: asked.extend(r.last + 1 - r.first for r in ranges))
     state.highest[0] = 100 * STEP_IDS
+    for _ in range(50):
+        catching_up.learned(InstanceId(0, 1, 1), 100)
     catching_up.begin(0, 100 * STEP_IDS)
     told = 0
     for _ in range(60):
         state.now = Now(state.now.mono_us + STEP_US, 0)
         for slot in range(told + 1, sum(asked) + 1):
             state.decided.add(InstanceId(0, slot, 0))
-            catching_up.learned(InstanceId(0, slot, 0))
+            catching_up.learned(InstanceId(0, slot, 0), 100)
         told = sum(asked)
         catching_up.step()
     for _ in range(100):
         catching_up.step()
     assert sum(asked) - told > UNDER_WAY_MIN
+
+
+def test_no_more_is_asked_for_at_a_time_than_an_answer_holds() -> None:
+    cluster = ByHand(3)
+    state = cluster.sites[2].protocol.state
+    asked: list[int] = []
+    catching_up = CatchUp(state, lambda lane, vain, ranges: asked.append(sum(r.last + 1 - r.first for r in ranges)))
+    state.highest[0] = 100 * STEP_IDS
+    for _ in range(50):
+        catching_up.learned(InstanceId(0, 1, 1), 100)
+    catching_up.begin(0, 100 * STEP_IDS)
+    state.decided.add(InstanceId(0, 1, 0))
+    catching_up.learned(InstanceId(0, 1, 0), ANSWER_BYTES_MAX // 3)
+    catching_up.step()
+    assert asked == [STEP_IDS, 2]
 
 
 def test_an_answer_that_may_be_under_way_is_not_given_again() -> None:
@@ -101,10 +121,10 @@ def test_an_answer_that_may_be_under_way_is_not_given_again() -> None:
     for _ in range(40):
         cluster.turn(0, Receive(peer=2, message=CommitQuery(epoch=0, ranges=(SlotRange(0, 1, STEP_IDS),))))
         given.append(cluster.drop(Commit, source=0))
-        cluster.wait(RETRY_US // 2)
+        cluster.wait(ANSWER_AGAIN_US // 2)
         cluster.drop()
     assert given[0] == STEP_IDS and given[1] == 0
-    assert sum(map(bool, given)) == 5, "after a round trip, and then after two, four and eight"
+    assert sum(map(bool, given)) == 5, "after a second, and then after two, four and eight"
     cluster.turn(0, PeerUp(peer=2), Receive(peer=2, message=CommitQuery(epoch=0, ranges=(SlotRange(0, 1, STEP_IDS),))))
     assert len(cluster.pick(Commit, source=0)) == STEP_IDS, "what was under way on the old link may be lost"
 

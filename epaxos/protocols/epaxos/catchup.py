@@ -22,10 +22,15 @@ CATCH_UP: Final = "catch up"
 STEP_IDS: Final = 64
 STEP_US: Final = 20_000
 """3 200 ids a second of each lane, at most."""
+ANSWER_BYTES_MAX: Final = 256 << 10
+"""An answer ends with the decision that makes it so long, so no more is asked for at a time than may fit."""
 AHEAD_IDS: Final = 4_096
 """How far ahead of the lowest gap of a lane it is asked for, at most."""
 UNDER_WAY_MIN: Final = 4 * STEP_IDS
 """Asked for and not yet there, of a lane, while little arrives: what is under way before the first answer can come."""
+FLOWING_US: Final = 1_000_000
+"""While the last answer is not longer ago (or two round trips), further ones are taken to be on their way behind it: a
+piece of a slow link's queue takes so long."""
 UNDER_WAY_S: Final = 2
 """While more arrives, as much as came in so long a time, in all lanes."""
 RATE_US: Final = 1_000_000
@@ -47,6 +52,10 @@ class CatchUp:
         """The slots up to here have been."""
         self._under_way = [0] * state.n
         """How many of them have not been answered, as far as it was counted."""
+        self._size_bytes = ANSWER_BYTES_MAX
+        """Of the larger ones among the last decisions that came by a message."""
+        self._answered_us: int | None = None
+        """When the last answer came."""
         self._began_at = [0] * state.n
         """The decided watermark when that was last begun."""
         self._vain = [0] * state.n
@@ -57,15 +66,13 @@ class CatchUp:
         self._per_s = 0
 
     def begin(self, lane: Lane, goal: int) -> None:
-        """Ask for the gaps of `lane` up to `goal`; again from the lowest when nothing came since this was last said."""
+        """Ask for the gaps of `lane` up to `goal`; again from the lowest when no answers come."""
         low = self.state.decided.low[lane]
         self._goal[lane] = goal
-        if low == self._began_at[lane]:
+        if not self._flows():
             self._asked[lane] = low
             self._under_way[lane] = 0
-            self._vain[lane] += 1
-        else:
-            self._vain[lane] = 0
+            self._vain[lane] = self._vain[lane] + 1 if low == self._began_at[lane] else 0
         self._began_at[lane] = low
         if not self._stepping:
             self.step()
@@ -90,7 +97,7 @@ class CatchUp:
         slot = max(self._asked[lane], low)
         end = min(goal, low + AHEAD_IDS)
         window = max(UNDER_WAY_MIN, UNDER_WAY_S * self._per_s // self.state.n)
-        room = min(STEP_IDS, window - self._under_way[lane])
+        room = min(STEP_IDS, window - self._under_way[lane], max(1, ANSWER_BYTES_MAX // (self._size_bytes + 1)))
         while slot < end and len(slots) < room:
             slot += 1
             if InstanceId(EPOCH, slot, lane) not in decided:
@@ -100,15 +107,27 @@ class CatchUp:
         return slots
 
     def has_its_turn(self, id_: InstanceId) -> bool:
-        """Will it be asked for in this way, and has not been yet? Then nobody needs to ask for it in another."""
-        return self._stepping and self._asked[id_.lane] < id_.slot <= self._goal[id_.lane]
+        """Will it be asked for in this way, or has been, and answers are coming? Then nobody needs to ask for it in
+        another, or to recover it."""
+        if id_.slot <= self._asked[id_.lane]:
+            return self._flows()
+        return self._stepping and id_.slot <= self._goal[id_.lane]
+
+    def _flows(self) -> bool:
+        """Do answers come? A link keeps their order, so what has not come yet waits behind what just has."""
+        if self._answered_us is None:
+            return False
+        silent_us = self.state.now.mono_us - self._answered_us
+        return silent_us < max(FLOWING_US, 2 * self.state.round_trip_us())
 
     # -- for people
 
-    def learned(self, id_: InstanceId) -> None:
-        """A decision came by a message."""
+    def learned(self, id_: InstanceId, size_bytes: int) -> None:
+        """A decision came by a message, with a payload of so many bytes."""
+        self._size_bytes = max(size_bytes, self._size_bytes * 7 // 8)
         if id_.slot <= self._asked[id_.lane]:
             self._under_way[id_.lane] = max(0, self._under_way[id_.lane] - 1)
+            self._answered_us = self.state.now.mono_us
             self._count += 1
             self._measure()
 

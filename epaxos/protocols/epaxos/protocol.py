@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from epaxos.command import Payload
+from epaxos.command import Batch, Payload
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import (
     Accept,
@@ -197,7 +197,7 @@ class EPaxos(Protocol):
         if instance is not None:
             payload = instance.batch if message.payload is None else message.payload
             assert payload is not None
-            self.query.catching_up.learned(instance.id)
+            self.query.catching_up.learned(instance.id, len(payload.data) if isinstance(payload, Batch) else 0)
             self.state.commit(instance, payload, message.dep)
             self._decided(instance)
 

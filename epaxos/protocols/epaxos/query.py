@@ -12,15 +12,16 @@ from typing import Final
 
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
-from epaxos.protocols.epaxos.catchup import STEP_IDS, CatchUp
-from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
+from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, CatchUp
+from epaxos.protocols.epaxos.state import EPOCH, RESEND_DOUBLINGS_MAX, Instance, Phase, State
 from epaxos.protocols.interface import NOTHING
 
 ANSWERS_MAX: Final = STEP_IDS
 """Commits sent for one query; what is beyond them is asked for again."""
-ANSWER_BYTES_MAX: Final = 256 << 10
 ANSWERED_MAX: Final = 16_384
 """Answers that are remembered, so that they are not given again while they may be under way."""
+ANSWER_AGAIN_US: Final = 1_000_000
+"""After so long an answer is given again, then after twice as long, …; others are asked meanwhile."""
 SWEEPS_TO_OPEN_END: Final = 8
 """Every so many sweeps the query has an open end, for slots of which nothing was ever heard. A lane whose first gap
 stays what it was is asked about in ever fewer sweeps, down to these: what is not decided cannot be told."""
@@ -145,15 +146,15 @@ class Query:
     def _answer(self, peer: ReplicaId, id_: InstanceId) -> Instance | None:
         """Tell it what is decided, unless it was told a short while ago: copies would gather behind the first one on a
         slow link. Gives what was told."""
-        key = peer, id_
+        key, now_us = (peer, id_), self.state.now.mono_us
         known = self._answered.get(key)
-        if known is not None and not self.state.is_overdue(*known):
+        if known is not None and now_us - known[0] < ANSWER_AGAIN_US << min(known[1], RESEND_DOUBLINGS_MAX):
             return None
         instance = self.state.get(id_)
         if instance is None or instance.phase is not Phase.COM:
             return None
         self._answered.pop(key, None)
-        self._answered[key] = self.state.now.mono_us, 0 if known is None else known[1] + 1
+        self._answered[key] = now_us, 0 if known is None else known[1] + 1
         if len(self._answered) > ANSWERED_MAX:
             del self._answered[next(iter(self._answered))]
         self.state.tell((peer,), instance)
