@@ -222,7 +222,7 @@ class LimitsConfig:
         Range(1, 1 << 20, "connections"),
         bounds="client connections at one replica; further ones are told so and closed",
         too_small="clients are turned away from an idle replica",
-        too_large="file descriptors: the process's own limit (`ulimit -n`) is met first",
+        too_large="file descriptors: a replica raises its limit (`ulimit -n`) as far as it may, and tells of too few",
     )
     handshake_timeout_ms: int = _limit(
         5_000,

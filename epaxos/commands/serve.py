@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -17,6 +19,9 @@ from epaxos.net.tcp import listen_on
 from epaxos.observe.log import Form, Log
 from epaxos.replica import open_replica
 from topology import load
+
+SPARE_FILES: Final = 128
+"""Open files beside those of clients: links, listeners, the data directory, libraries."""
 
 
 def emulated_delays_us(config: Config, name: str, matrix: str) -> Mapping[str, int]:
@@ -40,6 +45,7 @@ async def serve(config: Config, name: str, *, data: Path, form: Form, matrix: st
     """
     log = Log(name, config.names, form=form)
     delays_us = {} if matrix is None else emulated_delays_us(config, name, matrix)
+    _make_room_for(config.limits.connections, log)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_until_signal, log, nursery.cancel_scope)
         if parent is not None:
@@ -58,6 +64,17 @@ async def serve(config: Config, name: str, *, data: Path, form: Form, matrix: st
                 count_keys=lambda: len(machine),
                 log=log,
             )
+
+
+def _make_room_for(connections: int, log: Log) -> None:
+    """Raise the limit on open files to what so many clients take, or to what the system allows, which is said."""
+    wanted = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        log.event("few_files", "fewer clients than limits.connections can be served", open_files=allowed, wanted=wanted)
 
 
 async def _until_signal(log: Log, scope: trio.CancelScope) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -121,6 +122,23 @@ async def test_a_replica_stops_in_order_when_asked(file: Path, number: signal.Si
         assert await process.wait() == 0
 
 
+async def test_a_replica_makes_room_for_its_clients_and_says_when_there_is_less(file: Path) -> None:
+    script = 'ulimit -Sn 64 && ulimit -Hn 400 && exec "$@"'
+    words = ["bash", "-c", script, "bash", *replica_words(file)]
+    process = await trio.lowlevel.open_process(words, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        with trio.fail_after(WITHIN_S):
+            log = await until_listening(process.stderr)
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (400, 400)
+        said = json.loads(log.partition(b"\n")[0])
+        assert (said["event"], said["open_files"]) == ("few_files", 400)
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
 async def test_a_replica_ends_with_its_parent(file: Path) -> None:
     script = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:]).pid, flush=True); sys.stdin.read()"
     words = replica_words(file, "--exit-with-parent")
@@ -176,10 +194,11 @@ def replica_words(file: Path, *options: str) -> list[str]:
     return [*words, "--data", str(file.with_name("CA")), *options]
 
 
-async def until_listening(log: trio.abc.ReceiveStream) -> None:
-    """Read the log of a replica up to the line that says that clients may come."""
+async def until_listening(log: trio.abc.ReceiveStream) -> bytes:
+    """The log of a replica, up to the line that says that clients may come."""
     seen = b""
     while b'"event": "listening"' not in seen:
         received = await log.receive_some()
         assert received, f"the replica ended: {seen.decode()}"
         seen += received
+    return seen
