@@ -62,6 +62,9 @@ class CellLoad:
     """Commands a second of each client."""
     hot_share: float = 0.02
     """This share of the commands of each site, to the nearest command, writes one key that all sites share."""
+    zipf: float | None = None
+    """Draws all other keys from `zipf_keys` shared ones: see `load.Shape`."""
+    zipf_keys: int = 10_000
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -79,6 +82,8 @@ class CellLoad:
             duration_s=seconds,
             hot_share=self.hot_share,
             hot_key=HOT_KEY.encode(),
+            zipf=self.zipf,
+            zipf_keys=self.zipf_keys,
         )
 
 
@@ -93,6 +98,8 @@ class Cell:
     """Every site's commands, for distributions."""
     statuses: dict[str, dict[str, Any]]
     """What `EPAXOS STATUS` said at every site after the load."""
+    before: dict[str, dict[str, Any]]
+    """And after the warm-up."""
 
 
 async def run_cell(spec: ClusterSpec, matrix: Matrix, load_: CellLoad, progress: Progress) -> Cell:
@@ -104,7 +111,7 @@ async def run_cell(spec: ClusterSpec, matrix: Matrix, load_: CellLoad, progress:
     bounds.protocol_us(spec.protocol, matrix, matrix.sites[0])  # refuses an unknown protocol before anything runs
     progress(f"starting {len(matrix.sites)} replicas")
     async with local_cluster(spec) as cluster:
-        leader, measured = await _measure(cluster, matrix, load_, progress)
+        leader, measured, before = await _measure(cluster, matrix, load_, progress)
         progress("stopping the replicas")
     judged = partial(sites.judge, matrix, spec.protocol, hot_key=HOT_KEY, leader=leader)
     return Cell(
@@ -112,13 +119,14 @@ async def run_cell(spec: ClusterSpec, matrix: Matrix, load_: CellLoad, progress:
         leader=leader,
         tallies={site: each.tally for site, each in measured.items()},
         statuses={site: each.status for site, each in measured.items()},
+        before=before,
     )
 
 
 async def _measure(
     cluster: LocalCluster, matrix: Matrix, load_: CellLoad, progress: Progress
-) -> tuple[str | None, dict[str, Measured]]:
-    """From starting processes to who led, if anybody, and what each site yields."""
+) -> tuple[str | None, dict[str, Measured], dict[str, dict[str, Any]]]:
+    """From starting processes to who led, if anybody, what each site yields, and its status after the warm-up."""
     await cluster.wait_ready(within_s=READY_WITHIN_S)
     progress("measuring the links")
     links_us = await check_links(cluster, matrix)
@@ -126,11 +134,12 @@ async def _measure(
     leader = await _leader(cluster, matrix)
     for site in matrix.sites:
         await cluster.ask(site, "EPAXOS", "RESETSTATS")
+    before = {site: await cluster.status(site) for site in matrix.sites}
     tallies = await _load(cluster, load_.shape(load_.seconds), str(load_.seed), progress)
     measured = {site: Measured(links_us[site], tallies[site], await cluster.status(site)) for site in matrix.sites}
     if await _leader(cluster, matrix) != leader:
         raise CellError("the leader changed during the measurement: no one bound holds for all of it")
-    return leader, measured
+    return leader, measured, before
 
 
 async def _leader(cluster: LocalCluster, matrix: Matrix) -> str | None:

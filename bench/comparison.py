@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from bench.places import in_words
-from bench.tables import ABSENT, Column, ms, percent, ratio, render
+from bench.tables import ABSENT, Column, count, ms, percent, ratio, render
 from bench.tally import percentile
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of a result as JSON; it grows when a field changes its meaning."""
 
 SHARES: Final = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}
@@ -61,11 +61,24 @@ class Cell:
     protocol: str
     leader: str | None
     conflict: float
+    """The share of the commands on the one hot key."""
+    zipf: float | None
+    """The exponent of the distribution that the other keys were drawn from; None: each client has its own."""
     sites: dict[str, SiteFigures]
     pooled_us: Percentiles
     pooled_cdf_us: list[int]
     recoveries: int
+    groups: dict[str, int | None]
+    """Batches that executed together, because they depend on one another: p50 and max, over all groups everywhere."""
     syncs_a_command: float | None
+    """Syncs of disks, of all replicas together."""
+    bytes_a_command: float | None
+    """Between replicas, all links together."""
+
+    @property
+    def workload(self) -> str:
+        """Which keys were written, in a word or two."""
+        return percent(self.conflict) if self.zipf is None else f"Zipf {self.zipf:g}"
 
     @property
     def label(self) -> str:
@@ -109,7 +122,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain values."""
-        derived = ("label", "mean_p50_us", "mean_bound_us", "mean_fast_share")
+        derived = ("label", "workload", "mean_p50_us", "mean_bound_us", "mean_fast_share")
         return {"format": FORMAT, "what": "compare"} | {
             **asdict(self),
             "cells": [asdict(cell) | {name: getattr(cell, name) for name in derived} for cell in self.cells],
@@ -131,7 +144,8 @@ def as_table(result: Comparison) -> str:
             _cells(result),
             "",
             "Milliseconds of execution: what a client sees, from the intended send time to the reply. Percentiles are",
-            f"of all sites together; {ABSENT}: too few commands to claim the figure. Bounds are computed.",
+            f"of all sites together; {ABSENT}: too few commands to claim the figure. Bounds are computed. A group:",
+            "so many batches as executed together. Syncs, and bytes between replicas: of all replicas together.",
             "",
             _sites(result),
         ]
@@ -141,27 +155,31 @@ def as_table(result: Comparison) -> str:
 def _cells(result: Comparison) -> str:
     rows = []
     for cell in result.cells:
-        raft_us, mean_us = _best_raft_us(result, cell.conflict), cell.mean_p50_us
+        raft_us, mean_us = _best_raft_us(result, cell.workload), cell.mean_p50_us
         rows.append(
             [
-                percent(cell.conflict),
+                cell.workload,
                 cell.label,
                 ms(cell.mean_bound_us),
                 ms(mean_us),
                 *(ms(cell.pooled_us[name]) for name in ("p90", "p99", "p99.9")),
                 percent(cell.mean_fast_share),
                 ratio(raft_us / mean_us if raft_us is not None and mean_us else None),
+                "/".join(count(cell.groups[name]) for name in ("p50", "max")),
+                ratio(cell.syncs_a_command),
+                count(cell.bytes_a_command),
             ]
         )
     columns = [
         *(Column("conflict"), Column("protocol", right=False), Column("bound\nmean"), Column("execution\nmean p50")),
         *(Column("p90"), Column("p99"), Column("p99.9"), Column("fast\npath"), Column("best Raft\n/ this")),
+        *(Column("group\np50/max"), Column("a command\nsyncs"), Column("bytes")),
     ]
     return render(columns, rows)
 
 
-def _best_raft_us(result: Comparison, conflict: float) -> float | None:
-    cells = [cell for cell in result.cells if cell.protocol == "raft" and cell.conflict == conflict]
+def _best_raft_us(result: Comparison, workload: str) -> float | None:
+    cells = [cell for cell in result.cells if cell.protocol == "raft" and cell.workload == workload]
     return min((cell.mean_p50_us for cell in cells if cell.mean_p50_us is not None), default=None)
 
 
@@ -170,7 +188,7 @@ def _sites(result: Comparison) -> str:
         return ""
     rows = [["", "optimum, computed", *(ms(site.optimum_us) for site in result.cells[0].sites.values())]]
     rows += [
-        [percent(cell.conflict), cell.label, *(ms(site.execute_us["p50"]) for site in cell.sites.values())]
+        [cell.workload, cell.label, *(ms(site.execute_us["p50"]) for site in cell.sites.values())]
         for cell in result.cells
     ]
     return render([Column("conflict"), Column("execution p50", right=False), *map(Column, result.sites)], rows)

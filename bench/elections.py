@@ -7,12 +7,12 @@ that one commits, which is when commands are answered again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from bench.tables import Column, ms, render
+from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Lab
 from epaxos.command import Payload
 from epaxos.errors import ConfigError
@@ -158,7 +158,7 @@ def _keys(site: ReplicaId) -> Callable[[int], bytes]:
 def as_table(result: ElectionResult) -> str:
     """For people."""
     options = result.options
-    titles = ("runs", "elected\nmedian", "\np99", "able to commit\nmedian", "\np99", "\nlongest")
+    titles = ("runs", "elected\nmedian", "\np90", "\np99", "able to commit\nmedian", "\np90", "\np99", "\nlongest")
     columns = [Column("dead leader", right=False), *map(Column, titles)]
     dead = sorted({each.dead for each in result.elections})
     rows = [_row(site, [each for each in result.elections if each.dead == site]) for site in dead]
@@ -175,12 +175,6 @@ def as_table(result: ElectionResult) -> str:
     return "\n".join(lines)
 
 
-def _quantile(ascending: list[int], share: float) -> int | None:
-    """By nearest rank, which for the p99 of 200 runs has two beyond it; None when it has none."""
-    beyond = math.floor(len(ascending) * (1 - share) + 1e-9)
-    return ascending[len(ascending) - 1 - beyond] if beyond else None
-
-
 def _times_us(elections: list[Election]) -> tuple[list[int], list[int]]:
     elected = sorted(each.elected_us for each in elections if each.elected_us is not None)
     return elected, sorted(each.commits_us for each in elections if each.commits_us is not None)
@@ -188,17 +182,18 @@ def _times_us(elections: list[Election]) -> tuple[list[int], list[int]]:
 
 def _row(name: str, elections: list[Election]) -> list[str]:
     elected, commits = _times_us(elections)
-    cells = [ms(_quantile(times, share)) for times in (elected, commits) for share in (0.5, 0.99)]
+    cells = [ms(percentile(times, share)) for times in (elected, commits) for share in (0.5, 0.9, 0.99)]
     return [name, str(len(elections)), *cells, ms(commits[-1] if commits else None)]
 
 
 def to_json(result: ElectionResult) -> dict[str, Any]:
     """For machines: every run as well."""
     elected, commits = _times_us(result.elections)
+    shares = {"p50_us": 0.5, "p90_us": 0.9, "p99_us": 0.99}
     return {
         "options": asdict(result.options),
-        "elected": {"p50_us": _quantile(elected, 0.5), "p99_us": _quantile(elected, 0.99)},
-        "commits": {"p50_us": _quantile(commits, 0.5), "p99_us": _quantile(commits, 0.99)},
+        "elected": {name: percentile(elected, share) for name, share in shares.items()},
+        "commits": {name: percentile(commits, share) for name, share in shares.items()},
         "runs": [asdict(each) for each in result.elections],
         "wrong": result.wrong,
     }

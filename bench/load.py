@@ -7,8 +7,10 @@ what the harness itself loses is charged too, never hidden. What did not succeed
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -29,6 +31,9 @@ NOT_APPLIED: Final = frozenset({"BUSY", "REJECTED", "NOQUORUM"})
 
 OUTCOME_UNKNOWN: Final = "UNKNOWN"
 
+ZIPF_MAX: Final = 10.0
+ZIPF_KEYS_MAX: Final = 1_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -43,6 +48,10 @@ class Shape:
     hot_share: float = 0.0
     """This share of the site's commands, to the nearest command, goes to the one hot key."""
     hot_key: bytes = b"hot"
+    zipf: float | None = None
+    """Draws the keys of all other commands from `zipf_keys` that all sites share, the k-th as often as 1/k to this
+    power; None: each client draws from its own."""
+    zipf_keys: int = 10_000
     key_space: int = 1 << 40
     """Each client draws its other keys from so many of its own; a small number makes it conflict with itself."""
     value_bytes: int = 16
@@ -56,6 +65,8 @@ class Shape:
         for name in ("clients", "rate_per_s", "duration_s", "key_space", "value_bytes", "lanes", "reply_timeout_s"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}")
+        if self.zipf is not None and not (0 <= self.zipf <= ZIPF_MAX and 1 <= self.zipf_keys <= ZIPF_KEYS_MAX):
+            raise ValueError(f"Zipf takes an exponent from 0 to {ZIPF_MAX} and from 1 to {ZIPF_KEYS_MAX} keys")
         if not 0 <= self.hot_share <= 1:
             raise ValueError(f"hot_share is a share between 0 and 1, not {self.hot_share}")
 
@@ -84,17 +95,31 @@ def draw(shape: Shape, site: str, seed: str) -> list[list[Arrival]]:
     """
     hot_count = round(shape.hot_share * shape.commands)
     hot = set(Random(f"{seed}/{site}/hot").sample(range(shape.commands), hot_count))
-    return [_draw_client(shape, site, client, seed, hot) for client in range(shape.clients)]
+    ranks = _zipf(shape)
+    return [_draw_client(shape, site, client, seed, hot, ranks) for client in range(shape.clients)]
 
 
-def _draw_client(shape: Shape, site: str, client: int, seed: str, hot: set[int]) -> list[Arrival]:
+def _zipf(shape: Shape) -> list[float]:
+    """The weights of the shared keys, summed up; nothing without Zipf."""
+    if shape.zipf is None:
+        return []
+    return list(accumulate((rank + 1) ** -shape.zipf for rank in range(shape.zipf_keys)))
+
+
+def _draw_client(
+    shape: Shape, site: str, client: int, seed: str, hot: set[int], ranks: Sequence[float]
+) -> list[Arrival]:
     rng = Random(f"{seed}/{site}/{client}")
+
+    def key() -> bytes:
+        if ranks:
+            return b"zipf:%d" % bisect(ranks, rng.random() * ranks[-1], hi=len(ranks) - 1)
+        return b"%s:%d:%d" % (site.encode(), client, rng.randrange(shape.key_space))
+
     count = shape.commands_per_client
     times_us = sorted(rng.randrange(max(1, round(shape.duration_s * 1e6))) for _ in range(count))
     return [
-        Arrival(at_us, shape.hot_key, True)
-        if client * count + at in hot
-        else Arrival(at_us, b"%s:%d:%d" % (site.encode(), client, rng.randrange(shape.key_space)), False)
+        Arrival(at_us, shape.hot_key, True) if client * count + at in hot else Arrival(at_us, key(), False)
         for at, at_us in enumerate(times_us)
     ]
 

@@ -40,6 +40,11 @@ def ms(us: float | None) -> str:
     return ABSENT if us is None else f"{us / 1000:.1f}"
 
 
+def count(value: float | None) -> str:
+    """A whole number."""
+    return ABSENT if value is None else f"{value:.0f}"
+
+
 def ratio(value: float | None) -> str:
     """A ratio with two decimals."""
     return ABSENT if value is None else f"{value:.2f}"

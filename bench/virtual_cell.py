@@ -6,6 +6,7 @@ the same on every machine, and a report says that they are modelled.
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 from bench import load
@@ -68,11 +69,14 @@ def _figures(lab: Lab, matrix: Matrix, protocol: str, leader: str | None, load_:
         protocol=protocol,
         leader=leader,
         conflict=load_.hot_share,
+        zipf=load_.zipf,
         sites=sites,
         pooled_us=percentiles(pooled),
         pooled_cdf_us=steps(pooled),
         recoveries=sum(_count(status.get("recoveries")) for status in statuses),
+        groups=_groups(lab, LINKS_UP_US + int(load_.warmup_seconds * SECOND_US)),
         syncs_a_command=None,
+        bytes_a_command=None,
     )
 
 
@@ -89,3 +93,10 @@ def _fast_share(lab: Lab, site: int) -> float | None:
 
 def _count(value: object) -> int:
     return value if isinstance(value, int) else 0
+
+
+def _groups(lab: Lab, from_us: int) -> dict[str, int | None]:
+    """Of what executed under the measured load, an instance a line: the median over the groups, and the largest."""
+    sizes = sorted(ran.group for ran in lab.ran[0].values() if ran.at_us >= from_us)
+    groups = [size for size, alike in groupby(sizes) for _ in range(len(list(alike)) // size)]
+    return {"p50": groups[len(groups) // 2] if groups else None, "max": max(sizes, default=None)}

@@ -84,6 +84,8 @@ class Turn:
     """(microseconds from submission to decision, commands), for own batches decided in this turn."""
     executions: list[tuple[int, int]] = field(default_factory=list)
     """(microseconds from submission to reply, commands), for own batches executed in this turn."""
+    groups: list[int] = field(default_factory=list)
+    """Of every group that executed in this turn, how many batches it has."""
     delivered: int = 0
     """The highest cursor of the log that is durable: what `Engine.entries` will give."""
     wake_us: int | None = None
@@ -274,6 +276,7 @@ class Engine:
                 for payload in self.applier.take(group):
                     self._apply(payload)
             if groups:
+                self._out.groups.extend(map(len, groups))
                 self._step(Executed(ids=tuple(id_ for group in groups for id_ in group)))
         if self._serving:
             self._serve()

@@ -75,6 +75,7 @@ class PeerStatus(TypedDict):
     up: bool
     rtt_us: int | None
     queue_bytes: int
+    sent_bytes: int
     dropped: int
 
 
@@ -147,7 +148,11 @@ class Links:
         """By the name of the peer."""
         return {
             peer.name: PeerStatus(
-                up=peer.up, rtt_us=peer.rtt_us, queue_bytes=peer.outbox.queue_bytes, dropped=peer.outbox.dropped
+                up=peer.up,
+                rtt_us=peer.rtt_us,
+                queue_bytes=peer.outbox.queue_bytes,
+                sent_bytes=peer.outbox.taken_bytes,
+                dropped=peer.outbox.dropped,
             )
             for peer in self._peers.values()
         }

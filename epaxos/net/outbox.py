@@ -21,6 +21,8 @@ class Outbox:
         """Of the frames that wait."""
         self.queued = 0
         """Frames taken in, in the life of the replica."""
+        self.taken_bytes = 0
+        """Of the frames that `take` gave, in the life of the replica."""
         self.dropped = 0
         """Frames not taken, in the life of the replica."""
 
@@ -55,6 +57,7 @@ class Outbox:
             due.append(frame)
             size += len(frame)
         self.queue_bytes -= size
+        self.taken_bytes += size
         return due[0] if len(due) == 1 else b"".join(due)
 
     @property

@@ -32,12 +32,15 @@ class Metrics:
         """From submission to decision, of own commands."""
         self.execute_us = Histogram()
         """From submission to reply, of own commands."""
+        self.groups = Histogram()
+        """Batches in each group that executed here, whoever proposed them."""
         self.reset()
 
     def reset(self) -> None:
         """Begin anew."""
         self.commit_us.reset()
         self.execute_us.reset()
+        self.groups.reset()
         self.commands = dict.fromkeys(PATHS.values(), 0)
         """Own commands committed, by path."""
         self.watched = {key: dict.fromkeys(PATHS.values(), 0) for key in self._watched}
@@ -51,6 +54,11 @@ class Metrics:
             self.commit_us.record(us, count)
         for us, count in turn.executions:
             self.execute_us.record(us, count)
+        alone = turn.groups.count(1)
+        self.groups.record(1, alone)
+        if alone < len(turn.groups):
+            for size in turn.groups:
+                self.groups.record(size, size > 1)
         for note in turn.notes:
             self._note(note)
 
@@ -68,6 +76,7 @@ class Metrics:
         return {
             "commit_us": _summary(self.commit_us),
             "execute_us": _summary(self.execute_us),
+            "groups": {**_summary(self.groups), "max": self.groups.high},
             "commands": dict(self.commands),
             "watched": {key: dict(paths) for key, paths in self.watched.items()},
         }
@@ -99,6 +108,18 @@ class Metrics:
             [({"key": k, "path": path}, count) for k, paths in self.watched.items() for path, count in paths.items()],
         )
         yield from _family(
+            "epaxos_executed_groups_total",
+            "counter",
+            "groups of batches that executed together",
+            [({}, self.groups.count)],
+        )
+        yield from _family(
+            "epaxos_largest_group_batches",
+            "gauge",
+            "batches in the largest group that executed together",
+            [({}, self.groups.high)],
+        )
+        yield from _family(
             "epaxos_events_total",
             "counter",
             "events of the protocol",
@@ -117,6 +138,7 @@ _PEER: Final = (
     ("epaxos_peer_up", "gauge", "is there a link to the peer", "up", 1),
     ("epaxos_peer_rtt_seconds", "gauge", "the newest round trip to the peer", "rtt_us", 1e-6),
     ("epaxos_peer_queue_bytes", "gauge", "waiting for the link to the peer", "queue_bytes", 1),
+    ("epaxos_peer_sent_bytes_total", "counter", "bytes handed to the link to the peer", "sent_bytes", 1),
     ("epaxos_peer_dropped_frames_total", "counter", "frames for the peer that no link took", "dropped", 1),
 )
 """name, type, meaning, key in the status of a peer, what its unit is in seconds."""

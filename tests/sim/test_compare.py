@@ -31,11 +31,20 @@ def test_the_same_seed_gives_the_same_figures() -> None:
     words = ["compare", "--backend", "virtual", "--conflicts", "25", "--leaders", "none", "--seconds", "3", "--json"]
     first, second = (json.loads(CliRunner().invoke(bench, words).output) for _ in range(2))
     assert first["cells"] == second["cells"]
-    assert first["format"] == 1 and first["backend"] == "virtual"
+    assert first["format"] == 2 and first["backend"] == "virtual"
     (cell,) = first["cells"]
+    assert cell["groups"]["p50"] == 1 and cell["groups"]["max"] > 1, "commands on the hot key wait for one another"
     assert cell["sites"]["CA"]["answered"] == 80 and 0 < cell["mean_fast_share"] < 1
 
 
 def test_a_site_that_is_not_there_cannot_lead() -> None:
     done = CliRunner().invoke(bench, ["compare", "--backend", "virtual", "--leaders", "XX"])
     assert done.exit_code != 0 and "XX" in str(done.exception)
+
+
+def test_keys_by_zipf_are_a_cell_beside_the_shares_of_one_hot_key() -> None:
+    words = ["--backend", "virtual", "--conflicts", "none", "--leaders", "none", "--seconds", "3"]
+    done = CliRunner().invoke(bench, ["compare", *words, "--zipf", "0.99", "--zipf-keys", "20", "--json"])
+    (cell,) = json.loads(done.output)["cells"]
+    assert cell["workload"] == "Zipf 0.99" and cell["mean_fast_share"] < 1
+    assert CliRunner().invoke(bench, ["compare", *words, "--zipf", "much"]).exit_code == 2

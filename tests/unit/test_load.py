@@ -311,3 +311,16 @@ def test_error_texts_are_kept_within_a_bound() -> None:
     assert len(tally.reasons) == REASONS_MAX + 1
     assert tally.reasons["ERR 3"] == 2
     assert tally.reasons.total() == 1001
+
+
+def test_zipf_draws_the_same_keys_at_every_site_the_first_ones_most_often() -> None:
+    given = shape(clients=4, rate_per_s=500, duration_s=5.0, zipf=1.0, zipf_keys=100)
+    plans = [draw(given, site, "1") for site in ("CA", "VA")]
+    counts = [Counter(each.key for client in plan for each in client) for plan in plans]
+    for count in counts:
+        assert set(count) <= {b"zipf:%d" % rank for rank in range(100)}
+        assert count[b"zipf:0"] > count[b"zipf:1"] > count[b"zipf:9"] > count[b"zipf:99"]
+        assert count[b"zipf:0"] == pytest.approx(10_000 / sum(1 / rank for rank in range(1, 101)), rel=0.1)
+    for wrong in ({"zipf": -1.0}, {"zipf": 11.0}, {"zipf": 1.0, "zipf_keys": 0}):
+        with pytest.raises(ValueError, match="Zipf"):
+            shape(**wrong)

@@ -18,6 +18,15 @@ SECRET = bytes(range(16))
 ID = InstanceId(0, 1, 0)
 
 
+def test_groups_are_counted_by_their_size() -> None:
+    metrics = Metrics(SECRET)
+    metrics.observe(Turn(groups=[1, 1, 5, 1]))
+    metrics.observe(Turn(groups=[2]))
+    assert metrics.status()["groups"] == {"count": 5, "p50": 1, "p99": 5, "max": 5}
+    metrics.reset()
+    assert metrics.status()["groups"]["count"] == 0
+
+
 def note(event: str, *keys: bytes) -> Note:
     run = encode_run(SECRET, [(Entry(1, READ, key, b""),) for key in keys])
     return Note(event=event, id=ID, batch=Batch.of(BatchNumber(0, 1, 1), run))
@@ -35,8 +44,8 @@ def status(**changes: Any) -> dict[str, Any]:
         "behind": 1,
         "in_flight": 2,
         "peers": {
-            "VA": {"up": True, "rtt_us": 72_000, "queue_bytes": 10, "dropped": 0},
-            "IR": {"up": False, "rtt_us": None, "queue_bytes": 0, "dropped": 7},
+            "VA": {"up": True, "rtt_us": 72_000, "queue_bytes": 10, "sent_bytes": 900, "dropped": 0},
+            "IR": {"up": False, "rtt_us": None, "queue_bytes": 0, "sent_bytes": 0, "dropped": 7},
         },
         "disk": {"syncs": 5, "records": 9, "bytes": 1234, "sync_us_max": 2_500},
         **changes,

@@ -46,7 +46,10 @@ def comparison(us: int = 60_000) -> dict[str, Any]:
             pooled_us=percentiles([us + more + at for at in range(2_000)]),
             pooled_cdf_us=[],
             recoveries=0,
+            zipf=None,
+            groups={"p50": 1, "max": 3},
             syncs_a_command=None,
+            bytes_a_command=None,
         )
         for conflict in (0.0, 0.25)
         for protocol, leader, more in (("epaxos", None, 0), ("raft", "A", 30_000))
@@ -82,7 +85,7 @@ def test_what_is_not_a_result_is_refused(tmp_path: Path) -> None:
     for text, why in (
         ("{", "cannot be read"),
         ("[]", "not a result"),
-        ('{"what": "compare", "format": 99}', "format 1"),
+        ('{"what": "compare", "format": 99}', "format 2"),
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match=why):
