@@ -35,9 +35,11 @@ lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint ext
 
-bench: $(STAMP)  ## EPaxos beside Raft's best and worst leader at three conflict rates: a table, and bench.html
-	@$(BIN)/python -m bench compare --out bench.json $(ARGS)
-	@$(BIN)/python -m bench report bench.json --out bench.html
+bench: $(STAMP)  ## EPaxos beside Raft, when a site dies, and at saturation: tables, and bench.html (six minutes)
+	@$(BIN)/python -m bench compare --seconds 12 --out bench.json $(ARGS)
+	@$(BIN)/python -m bench failover --out bench-failover.json
+	@$(BIN)/python -m bench throughput --out bench-throughput.json
+	@$(BIN)/python -m bench report bench.json bench-failover.json bench-throughput.json --out bench.html
 
 bench-full: $(STAMP)  ## the same under every leader at six conflict rates: about an hour
 	@$(BIN)/python -m bench compare --out bench-full.json --leaders all --conflicts 0,2,10,25,50,100 --seconds 60 $(ARGS)
@@ -77,5 +79,5 @@ docs: $(STAMP)  ## write docs/reference/ anew from the code
 
 clean:  ## remove everything that make has made
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
-	rm -f epaxos/_ext/*.so bench.json bench.html bench-full.json bench-full.html
+	rm -f epaxos/_ext/*.so bench.html bench.json bench-failover.json bench-throughput.json bench-full.html bench-full.json
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

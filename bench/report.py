@@ -1,23 +1,31 @@
-"""A comparison as a page that needs nothing but itself: `python -m bench report RESULT.json --out page.html`.
+"""Results as a page that needs nothing but itself: `python -m bench report RESULT.json … --out page.html`.
 
-It reads results as `compare` writes them (format 1) and shows nothing that is not in them.
+It reads results as `compare`, `failover` and `throughput` write them and shows nothing that is not in them.
 """
 
 from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
+from bench import report_failover, report_throughput
 from bench.comparison import FORMAT, SHARES
+from bench.failover import FORMAT as FAILOVER_FORMAT
+from bench.page import figure, in_ms, legend, ms, scrolled, table
+from bench.places import in_words
 from bench.svg import COLOURS, Group, Line, bar_chart, line_chart, site_map
+from bench.tables import count, percent, ratio
+from bench.throughput import FORMAT as THROUGHPUT_FORMAT
 from epaxos.errors import ConfigError
 
 Result = dict[str, Any]
+
+FORMATS: Final = {"compare": FORMAT, "failover": FAILOVER_FORMAT, "throughput": THROUGHPUT_FORMAT}
 
 _STYLE: Final = Path(__file__).with_name("report.css")
 
@@ -31,44 +39,48 @@ def read(path: Path) -> Result:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
-    if not isinstance(value, dict) or value.get("what") != "compare" or value.get("format") != FORMAT:
-        raise ConfigError(f"{path}: not a result of `compare` in format {FORMAT}")
-    return value
+    what = value.get("what") if isinstance(value, dict) else None
+    if what not in FORMATS or value.get("format") != FORMATS[what]:
+        known = ", ".join(f"`{name}` in format {format_}" for name, format_ in FORMATS.items())
+        raise ConfigError(f"{path}: not a result of {known}")
+    result: Result = value
+    return result
 
 
-def page(result: Result) -> str:
-    """The whole page."""
-    body = "\n".join(_body(result))
+def page(results: Sequence[Result]) -> str:
+    """The whole page: a section for each result, in their order."""
+    matrices = dict.fromkeys(result["matrix"] for result in results if "matrix" in result)
+    title = html.escape("EPaxos and Raft" + (f" on {' and '.join(matrices)}" if matrices else ""))
+    body = "\n".join(line for result in results for line in _SECTIONS[result["what"]](result))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>EPaxos and Raft on {html.escape(result['matrix'])}</title>"
+        f"<title>{title}</title>"
         f"<style>{_STYLE.read_text(encoding='utf-8')}</style></head>"
-        f"<body>{body}</body></html>\n"
+        f"<body><h1>{title}</h1>{body}{provenance_lines(results)}</body></html>\n"
     )
 
 
-def _body(result: Result) -> Iterator[str]:
-    load, where = result["load"], result["provenance"]
-    yield f"<h1>EPaxos and Raft on {html.escape(result['matrix'])}</h1>"
+def _compared(result: Result) -> Iterator[str]:
+    load = result["load"]
     yield f"<p>{html.escape(_headline(result))}</p>"
     yield (
         f'<p class="dim">{len(result["sites"])} sites, {load["clients"]} open-loop clients at each,'
-        f" {load['rate_per_s']:g} commands/s a client, {load['seconds']:g} s a cell, seed {load['seed']}."
-        f" {_links(result['backend'])}."
-        f" {html.escape(where['machine'])}; commit {html.escape(str(where['commit']))}; {html.escape(where['at'])}.</p>"
+        f" {load['rate_per_s']:g} commands/s a client, {load['seconds']:g} s a cell, seed {load['seed']};"
+        f" {html.escape(in_words(result['backend']))}.</p>"
     )
     yield "<h2>Every cell</h2>"
     yield _cells_table(result)
     colours = _colours(result)
-    for conflict in _conflicts(result):
-        yield from _of_conflict(result, conflict, colours)
-    if len(_conflicts(result)) > 1:
+    for workload in _workloads(result):
+        yield from _of_workload(result, workload, colours)
+    plain = _conflicts(result)
+    if len(plain) > 1:
         yield "<h2>As conflicts grow</h2>"
-        yield _legend(colours)
+        yield legend(colours)
         yield '<div class="many">'
         for name in ("p50", "p99"):
-            yield _figure(_over_conflicts(result, name, colours), f"{name} of all sites together")
+            yield figure(_over_conflicts(result, name, colours), f"{name} of all sites together")
         yield "</div>"
     yield "<h2>The sites</h2>"
     yield "<p>As far apart as their round trips, as nearly as a plane allows; each is joined to its nearest.</p>"
@@ -76,67 +88,85 @@ def _body(result: Result) -> Iterator[str]:
     yield f'<div class="map">{picture}</div>'
 
 
+def provenance_lines(results: Sequence[Result]) -> str:
+    """Where the figures are from."""
+    rows = [
+        [
+            result["what"],
+            where["machine"],
+            str(where["commit"]),
+            where.get("kernel", ""),
+            ", ".join(f"{name} {version}" for name, version in where.get("packages", {}).items()),
+            where["at"],
+        ]
+        for result in results
+        for where in [result["provenance"]]
+    ]
+    return "<h2>Where the figures are from</h2>" + table(
+        ["part", "machine", "commit", "kernel", "packages", "taken at"], rows
+    )
+
+
 def _headline(result: Result) -> str:
     """What the run shows, in a sentence."""
-    conflict = _conflicts(result)[0]
-    means = {cell["label"]: cell["mean_p50_us"] for cell in _at(result, conflict) if cell["mean_p50_us"]}
+    workload = _workloads(result)[0]
+    means = {cell["label"]: cell["mean_p50_us"] for cell in _at(result, workload) if cell["mean_p50_us"]}
     rafts = {label: us for label, us in means.items() if label.startswith("raft")}
     if "epaxos" not in means or not rafts:
-        return f"Execution latency at {100 * conflict:g} % conflicts and more, beside the physical optimum."
+        return f"Execution latency ({_with_words(result, workload)}) beside the physical optimum."
     best = min(rafts, key=lambda label: rafts[label])
     ratio = rafts[best] / means["epaxos"]
     return (
-        f"At {100 * conflict:g} % conflicts a client waits {means['epaxos'] / 1000:.1f} ms with EPaxos and"
+        f"With {_with_words(result, workload)} a client waits {means['epaxos'] / 1000:.1f} ms with EPaxos and"
         f" {rafts[best] / 1000:.1f} ms with the best Raft leader ({best.removeprefix('raft, leader ')}), {ratio:.2f}"
         " times as long: the mean over the sites of the median execution."
     )
 
 
-def _links(backend: str) -> str:
-    return {
-        "virtual": "Modelled: the engines that ship, in virtual time; computing costs nothing",
-        "none": "Links lengthened inside the replicas",
-    }.get(backend, f"Links emulated by {html.escape(backend)}")
-
-
 def _cells_table(result: Result) -> str:
-    head = ["conflicts", "protocol", "bound, mean", "mean p50", *list(SHARES)[1:], "fast path"]
+    head = ["keys", "protocol", "bound, mean", "mean p50", *list(SHARES)[1:], "fast path"]
+    head += ["group p50/max", "syncs", "bytes"]
     rows = [
         [
-            f"{100 * cell['conflict']:g} %",
+            cell["workload"],
             cell["label"],
-            _ms(cell["mean_bound_us"]),
-            _ms(cell["mean_p50_us"]),
-            *(_ms(cell["pooled_us"][name]) for name in list(SHARES)[1:]),
-            "–" if cell["mean_fast_share"] is None else f"{100 * cell['mean_fast_share']:.1f} %",
+            ms(cell["mean_bound_us"]),
+            ms(cell["mean_p50_us"]),
+            *(ms(cell["pooled_us"][name]) for name in list(SHARES)[1:]),
+            percent(cell["mean_fast_share"]),
+            "/".join(count(cell["groups"][name]) for name in ("p50", "max")),
+            ratio(cell["syncs_a_command"]),
+            count(cell["bytes_a_command"]),
         ]
         for cell in result["cells"]
     ]
-    return _table(head, rows) + (
+    return table(head, rows) + (
         '<p class="dim">Milliseconds of execution: from the intended send time to the reply. Percentiles of all sites'
-        " together; –: too few commands to claim the figure. The bound is computed.</p>"
+        " together; –: too few commands to claim the figure, or not measured. The bound is computed. A group: so many"
+        " batches as executed together. Syncs, and bytes between replicas: a command, of all replicas together.</p>"
     )
 
 
-def _of_conflict(result: Result, conflict: float, colours: dict[str, int]) -> Iterator[str]:
-    cells = _at(result, conflict)
-    yield f"<h2>{100 * conflict:g} % conflicts</h2>"
-    yield _legend(colours)
+def _of_workload(result: Result, workload: str, colours: dict[str, int]) -> Iterator[str]:
+    cells = _at(result, workload)
+    words = _with_words(result, workload)
+    yield f"<h2>{html.escape(words)}</h2>"
+    yield legend(colours)
     groups = [
         Group(
             site,
-            [(colours[cell["label"]], _in_ms(cell["sites"][site]["execute_us"]["p50"])) for cell in cells],
+            [(colours[cell["label"]], in_ms(cell["sites"][site]["execute_us"]["p50"])) for cell in cells],
             cells[0]["sites"][site]["optimum_us"] / 1000,
         )
         for site in result["sites"]
     ]
-    chart = bar_chart(groups, title=f"Median execution at {100 * conflict:g} % conflicts", y="ms")
-    yield _figure(f'<div class="scroll"><div class="wide">{chart}</div></div>', _BARS)
+    chart = bar_chart(groups, title=f"Median execution, {words}", y="ms")
+    yield figure(scrolled(chart), _BARS)
     yield '<div class="many">'
     for site in result["sites"]:
         lines = [_cdf(cell["label"], colours[cell["label"]], cell["sites"][site]["cdf_us"]) for cell in cells]
         chart = line_chart(lines, title=f"Execution at {site}", x="ms", y="share of commands", width=300, height=190)
-        yield _figure(chart, f"{site}: how many commands took at most so long")
+        yield figure(chart, f"{site}: how many commands took at most so long")
     yield "</div>"
 
 
@@ -148,22 +178,35 @@ def _cdf(label: str, colour: int, steps_us: Sequence[int]) -> Line:
 def _over_conflicts(result: Result, name: str, colours: dict[str, int]) -> str:
     lines = []
     for label, colour in colours.items():
-        cells = [cell for cell in result["cells"] if cell["label"] == label and cell["pooled_us"][name] is not None]
+        cells = [
+            cell
+            for cell in result["cells"]
+            if cell["label"] == label and cell["zipf"] is None and cell["pooled_us"][name] is not None
+        ]
         points = [(100 * cell["conflict"], cell["pooled_us"][name] / 1000) for cell in cells]
         if points:
             lines.append(Line(label, colour, points))
     return line_chart(lines, title=f"{name} as conflicts grow", x="% conflicts", y="ms", width=420, height=240)
 
 
-# ---------------------------------------------------------------------------------------------------------- small parts
-
-
 def _conflicts(result: Result) -> list[float]:
-    return sorted({cell["conflict"] for cell in result["cells"]})
+    return sorted({cell["conflict"] for cell in result["cells"] if cell["zipf"] is None})
 
 
-def _at(result: Result, conflict: float) -> list[dict[str, Any]]:
-    return [cell for cell in result["cells"] if cell["conflict"] == conflict]
+def _workloads(result: Result) -> list[str]:
+    return list(dict.fromkeys(cell["workload"] for cell in result["cells"]))
+
+
+def _with_words(result: Result, workload: str) -> str:
+    """Which keys were written, in a sentence."""
+    cell = _at(result, workload)[0]
+    if cell["zipf"] is None:
+        return f"{100 * cell['conflict']:g} % conflicts"
+    return f"keys by Zipf {cell['zipf']:g} of {result['load']['zipf_keys']}"
+
+
+def _at(result: Result, workload: str) -> list[dict[str, Any]]:
+    return [cell for cell in result["cells"] if cell["workload"] == workload]
 
 
 def _colours(result: Result) -> dict[str, int]:
@@ -171,39 +214,21 @@ def _colours(result: Result) -> dict[str, int]:
     return {label: at % COLOURS for at, label in enumerate(labels)}
 
 
-def _legend(colours: dict[str, int]) -> str:
-    items = "".join(
-        f'<li><i style="background:var(--c{colour})"></i>{html.escape(label)}</li>' for label, colour in colours.items()
-    )
-    return f'<ul class="legend">{items}</ul>'
-
-
-def _figure(chart: str, caption: str) -> str:
-    return f"<figure>{chart}<figcaption>{html.escape(caption)}</figcaption></figure>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{html.escape(word)}</th>" for word in head)
-    lines = "".join(f"<tr>{''.join(f'<td>{html.escape(word)}</td>' for word in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
-
-
-def _ms(us: float | None) -> str:
-    return "–" if us is None else f"{us / 1000:.1f}"
-
-
-def _in_ms(us: int | None) -> float | None:
-    return None if us is None else us / 1000
+_SECTIONS: Final[dict[str, Callable[[Result], Iterator[str]]]] = {
+    "compare": _compared,
+    "failover": report_failover.section,
+    "throughput": report_throughput.section,
+}
 
 
 @click.command()
-@click.argument("result", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The page to write.")
-def report(result: Path, out: Path) -> None:
-    """A result of `compare` as a page with plots that needs nothing but itself.
+def report(results: tuple[Path, ...], out: Path) -> None:
+    """Results of `compare`, `failover` and `throughput` as one page with plots that needs nothing but itself.
 
     \b
     Example: python -m bench compare --out run.json && python -m bench report run.json --out run.html
     """
-    out.write_text(page(read(result)), encoding="utf-8")
+    out.write_text(page([read(path) for path in results]), encoding="utf-8")
     click.echo(f"wrote {out}")

@@ -23,6 +23,14 @@ class Line(NamedTuple):
     dashed: bool = False
 
 
+class Band(NamedTuple):
+    """A stretch of the horizontal axis that is shaded, and what it is."""
+
+    left: float
+    right: float
+    name: str
+
+
 class Group(NamedTuple):
     """Bars that stand together: what they are of, and (colour, value) of each; None where there is no figure."""
 
@@ -84,21 +92,38 @@ def round_values(low: float, high: float, count: int = 5) -> list[float]:
     return [round(step * (first + at), 10) for at in range(int((high - first * step) / step + 1e-9) + 1)]
 
 
-def line_chart(lines: Sequence[Line], *, title: str, x: str, y: str, width: int = 420, height: int = 240) -> str:
-    """Curves over a common axis, which begins at 0 on the left and at the bottom."""
+def line_chart(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    width: int = 420,
+    height: int = 240,
+    bands: Sequence[Band] = (),
+    dots: bool = False,
+) -> str:
+    """Curves over a common axis, which begins at 0 on the left and at the bottom; `dots` marks their points."""
     points = [point for line in lines for point in line.points]
-    top = max((point[1] for point in points), default=1.0)
-    right = max((point[0] for point in points), default=1.0)
-    axes = Axes(width, height, (0.0, right or 1.0), (0.0, top * 1.05 or 1.0))
+    top = (max((point[1] for point in points), default=1.0) or 1.0) * 1.05
+    right = max((point[0] for point in points), default=1.0) or 1.0
+    axes = Axes(width, height, (0.0, right), (0.0, top))
+    for band in bands:
+        (x0, y0), (x1, y1) = axes.at(band.left, top), axes.at(min(band.right, right), 0.0)
+        axes.add(f'<rect class="band" x="{x0}" y="{y0}" width="{x1 - x0:.1f}" height="{y1 - y0:.1f}"/>')
+        axes.add(f'<text x="{x0 + 4}" y="{y0 + 12}">{html.escape(band.name)}</text>')
     axes.grid(y)
     axes.below(x)
     for line in lines:
-        path = " ".join(f"{px},{py}" for px, py in (axes.at(*point) for point in line.points))
+        places = [axes.at(*point) for point in line.points]
+        path = " ".join(f"{px},{py}" for px, py in places)
         dashes = ' stroke-dasharray="5 4"' if line.dashed else ""
         name = f"<title>{html.escape(line.name)}</title>"
         axes.add(
             f'<polyline class="line" style="stroke:var(--c{line.colour})"{dashes} points="{path}">{name}</polyline>'
         )
+        for px, py in places if dots else ():
+            axes.add(f'<circle style="fill:var(--c{line.colour})" cx="{px}" cy="{py}" r="3.5"/>')
     return axes.text(title)
 
 
