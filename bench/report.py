@@ -150,7 +150,7 @@ def _cells_table(result: Result) -> str:
 def _of_workload(result: Result, workload: str, colours: dict[str, int]) -> Iterator[str]:
     cells = _at(result, workload)
     words = _with_words(result, workload)
-    yield f"<h2>{html.escape(words)}</h2>"
+    yield f"<h2>{html.escape(words[:1].upper() + words[1:])}</h2>"
     yield legend(colours)
     groups = [
         Group(

@@ -78,8 +78,8 @@ def _headline(timelines: Sequence[dict[str, Any]]) -> str:
 
 
 def _gaps_table(timelines: Sequence[dict[str, Any]]) -> str:
-    head = ["dead", "protocol", "site", "RTT", "gap before", "dead", "back", "wait before", "dead", "lost"]
-    head += ["shared: gap dead", "wait before", "dead", "lost"]
+    head = ["dead", "protocol", "site", "RTT", "gap before", "dead", "back", "wait before", "dead"]
+    head += ["shared: before", "dead", "lost"]
     rows = []
     for timeline in timelines:
         for outage, gaps in zip(timeline["outages"], timeline["gaps"], strict=True):
@@ -91,13 +91,13 @@ def _gaps_table(timelines: Sequence[dict[str, Any]]) -> str:
                     [
                         *(outage["site"], timeline["protocol"], site),
                         *(ms(other[name]) for name in names),
-                        str(other["unanswered"]),
-                        *(ms(shared[name]) for name in ("down_us", "wait_before_us", "wait_us")),
-                        str(shared["unanswered"]),
+                        *(ms(shared[name]) for name in ("wait_before_us", "wait_us")),
+                        str(other["unanswered"] + shared["unanswered"]),
                     ]
                 )
     return table(head, rows) + (
-        '<p class="dim">Milliseconds. A gap is the longest time without an answer: before anybody died, while the'
-        " replica was dead, from its restart on. RTT: computed, to the nearest majority of those alive. Wait: the longest"
-        " of the commands due then. Lost: how many of them were refused or never answered.</p>"
+        '<p class="dim">Milliseconds, on keys that nobody else writes. A gap is the longest time without an answer:'
+        " before anybody died, while the replica was dead, from its restart on. RTT: computed, to the nearest majority"
+        " of those alive. Wait: the longest of the commands due then; shared: the same on the key that all sites write."
+        " Lost: how many were refused or never answered.</p>"
     )

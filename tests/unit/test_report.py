@@ -15,10 +15,15 @@ from click.testing import CliRunner
 from bench.__main__ import bench
 from bench.comparison import Cell, Comparison, SiteFigures, percentiles, steps
 from bench.diff import changes
+from bench.failover import FailoverResult, Timeline
 from bench.report import page, read
 from bench.svg import Group, Line, bar_chart, line_chart, round_values, site_map, unfold
+from bench.throughput import Curve, Step, ThroughputOptions, ThroughputResult
+from bench.timeline import KINDS, Answer, Outage, buckets, gaps
 from epaxos.errors import ConfigError
+from topology import Matrix
 
+PROVENANCE = {"machine": "a machine", "commit": "abc", "at": "2026-01-01T00:00:00+00:00"}
 RTT_US = ((0, 60_000, 80_000), (60_000, 0, 100_000), (80_000, 100_000, 0))
 
 
@@ -54,13 +59,12 @@ def comparison(us: int = 60_000) -> dict[str, Any]:
         for conflict in (0.0, 0.25)
         for protocol, leader, more in (("epaxos", None, 0), ("raft", "A", 30_000))
     ]
-    provenance = {"machine": "a machine", "commit": "abc", "at": "2026-01-01T00:00:00+00:00"}
     load = {"seconds": 1.0, "clients": 1, "rate_per_s": 1.0, "zipf_keys": 10, "seed": 1}
     result = Comparison(
         matrix="mine",
         backend="tun",
         load=load,
-        provenance=provenance,
+        provenance=PROVENANCE,
         sites=("A", "B", "C<D"),
         rtt_us=RTT_US,
         cells=cells,
@@ -78,6 +82,82 @@ def test_the_page_says_what_was_measured_and_needs_nothing_else() -> None:
     assert len(pictures) == 2 * (1 + 3) + 2 + 1
     for picture in pictures:
         ElementTree.fromstring(picture)
+
+
+def failover(gap_us: int = 50_000) -> dict[str, Any]:
+    """Of three sites, of which B dies first and A, which leads Raft, second."""
+    outages = [
+        Outage(site=name, killed_us=us, restarted_us=us + 1_000_000, serving_us=us + 1_500_000, until_us=us + 2_000_000)
+        for name, us in (("B", 1_000_000), ("A", 3_000_000))
+    ]
+    answers = {
+        (name, kind): [Answer(at, 70_000) for at in range(0, 5_000_000, gap_us)] for name in "ABC" for kind in KINDS
+    }
+    matrix = Matrix(name="mine", sites=("A", "B", "C"), rtt_us=RTT_US)
+    timelines = [
+        Timeline(
+            protocol=protocol,
+            leader=leader,
+            capacity_per_s=1_000.0,
+            outages=outages,
+            gaps=[gaps(matrix, outage, answers, {}, quiet_us=1_000_000) for outage in outages],
+            series={
+                "all": {
+                    kind: list(buckets(answers["A", kind], bucket_us=250_000, until_us=5_000_000)) for kind in KINDS
+                }
+            },
+            answered=100,
+            unanswered=0,
+            reasons={},
+            lag_p99_us=10,
+        )
+        for protocol, leader in (("epaxos", None), ("raft", "A"))
+    ]
+    load = {"rate_per_s": 20.0, "half_of_capacity": True, "phase_s": 1.0, "shared": 0.1, "seed": 1}
+    result = FailoverResult(
+        matrix="mine",
+        backend="none",
+        load=load,
+        provenance=PROVENANCE,
+        sites=("A", "B", "C"),
+        bucket_us=250_000,
+        timelines=timelines,
+    )
+    return json.loads(json.dumps(result.to_json()))  # type: ignore[no-any-return]
+
+
+def throughput(per_s: float = 1_000.0) -> dict[str, Any]:
+    steps_ = [
+        Step(clients=n, per_s=n * per_s, took_us=percentiles(range(1_000, 3_000)), cpu_us=50.0, errors={})
+        for n in (1, 8)
+    ]
+    curves = [Curve(protocol=protocol, steps=steps_) for protocol in ("epaxos", "raft")]
+    result = ThroughputResult(options=ThroughputOptions(), provenance=PROVENANCE, curves=curves)
+    return json.loads(json.dumps(result.to_json()))  # type: ignore[no-any-return]
+
+
+def test_one_page_shows_all_parts() -> None:
+    text = page([comparison(), failover(), throughput()])
+    assert text.count("<h1>") == 1 and "EPaxos and Raft on mine" in text
+    assert (
+        "50.0 ms while A, the leader, was dead" in text
+        and "B is killed and comes back, then A, which leads Raft" in text
+    )
+    assert text.count('class="band"') == 3 * 2 and "Throughput on loopback" in text
+    for picture in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        ElementTree.fromstring(picture)
+
+
+def test_what_moved_in_other_parts_is_told_too() -> None:
+    rows = {
+        (row["load"], row["label"], row["site"], row["figure"]): row for row in changes(failover(), failover(100_000))
+    }
+    row = rows["A dead", "raft", "C", "other gap, ms"]
+    assert (row["old"], row["new"], row["change"]) == (50.0, 100.0, 1.0)
+    moved = [row for row in changes(throughput(), throughput(500.0)) if row["change"]]
+    assert {(row["figure"], row["change"]) for row in moved} == {("commands/s", -0.5)} and len(moved) == 4
+    with pytest.raises(ConfigError, match="no figure in common"):
+        changes(failover(), throughput())
 
 
 def test_what_is_not_a_result_is_refused(tmp_path: Path) -> None:
