@@ -50,7 +50,7 @@ class FailoverOptions:
     phase_s: float = 5.0
     """Of each of the five phases: quiet, a site dead, back, the leader dead, back."""
     rate_per_s: float | None = None
-    """Commands a second at each site; None: half of what this machine takes, measured before."""
+    """Commands a second at each site; None: half of what this machine keeps up with, measured before."""
     shared: float = 0.1
     """The share of them that write one key from all sites."""
     leader: str | None = None
@@ -68,7 +68,7 @@ class Timeline:
     protocol: str
     leader: str | None
     capacity_per_s: float | None
-    """Commands a second of all sites together, at saturation; None where that was not measured."""
+    """Commands a second at each site that this machine keeps up with; None where that was not measured."""
     outages: list[Outage]
     gaps: list[list[Gap]]
     """For each outage, what the surviving sites noticed."""
@@ -169,9 +169,9 @@ class _Runs:
             return {}, VIRTUAL_RATE
         capacities = {}
         for protocol in PROTOCOLS:
-            progress(f"{protocol}: how much this machine takes")
-            capacities[protocol] = self._on_cluster(protocol, outage.capacity)
-        return capacities, max(1.0, round(min(capacities.values()) / 2 / len(self.matrix.sites)))
+            told = partial(_prefixed, progress, protocol)
+            capacities[protocol] = self._on_cluster(protocol, partial(outage.capacity, progress=told))
+        return capacities, round(min(capacities.values()) / 2)
 
     def run(self, protocol: str, script: Script, progress: Progress) -> Record:
         """The script with one protocol."""
@@ -233,7 +233,7 @@ def _timeline(
 def as_table(result: FailoverResult) -> str:
     """For people."""
     load = result.load
-    half = ", half of what this machine takes with the slower protocol" if load["half_of_capacity"] else ""
+    half = ", half of what this machine keeps up with under the slower protocol" if load["half_of_capacity"] else ""
     lines = [
         f"{result.matrix}: {load['rate_per_s']:g} commands/s at each of {len(result.sites)} sites{half}; open loop,"
         f" {100 * load['shared']:g} % write one key from all sites; seed {load['seed']}",
@@ -247,10 +247,21 @@ def as_table(result: FailoverResult) -> str:
         "was dead, and from its restart on. RTT: computed, to the nearest majority of those alive. Wait: the longest",
         "of the commands due then, from the intended send time; lost: how many of them were refused or never answered.",
         "",
-        "epaxos, other keys: no gap at a surviving site longer than one RTT: "
-        + ("yes" if result.kept_answering else "NO"),
+        f"epaxos, other keys: no gap at a surviving site longer than one RTT: {_verdict(result)}",
     ]
     return "\n".join(lines)
+
+
+def _verdict(result: FailoverResult) -> str:
+    far = [
+        f"{gap.site} {ms(gap.down_us)}, before {ms(gap.before_us)}, RTT {ms(gap.rtt_us)}"
+        for timeline in result.timelines
+        if timeline.protocol == "epaxos"
+        for found in timeline.gaps
+        for gap in found
+        if gap.kind == OTHER and not gap.within_rtt
+    ]
+    return f"NO ({'; '.join(far)})" if far else "yes"
 
 
 _COLUMNS: Final = [
@@ -297,7 +308,8 @@ def _spark_lines(timeline: Timeline, bucket_us: int) -> list[str]:
     return [
         f"{timeline.protocol:>7} {sparks(answered)} up to {per_s} answers/s",
         f"        {''.join(marks).rstrip()}  x dies, ^ is started again",
-        f"        longest gap while dead: other keys {other} ms, the shared key {shared} ms",
+        f"        longest gap while dead: other keys {other} ms, the shared key {shared} ms;"
+        f" the load's own delay: p99 {ms(timeline.lag_p99_us)} ms",
     ]
 
 

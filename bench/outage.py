@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import median_low
 from typing import Final
 
 import trio
@@ -30,9 +31,14 @@ LED_WITHIN_S: Final = 30.0
 _START_IN_S: Final = 1.0
 """The connections of a load open before its first command is due."""
 _POLL_S: Final = 0.05
-_CAPACITY_S: Final = 3.0
-_CAPACITY_WARM_S: Final = 1.0
-_CAPACITY_LANES: Final = 256
+CAPACITY_FIRST_PER_S: Final = 40.0
+CAPACITY_FACTOR: Final = 1.5
+CAPACITY_MAX_PER_S: Final = 2_000.0
+CAPACITY_TOLERANCE: Final = 1.25
+CAPACITY_SLACK_US: Final = 10_000
+"""A load is too much when the median wait is above that under the first one by a quarter and ten milliseconds."""
+NEVER_US: Final = 10**12
+_CAPACITY_S: Final = 1.5
 
 Progress = Callable[[str], None]
 
@@ -188,20 +194,33 @@ def _enter(record: Record, site: str, tally: Tally) -> None:
 # ------------------------------------------------------------------------------------------------------------- capacity
 
 
-async def capacity(spec: ClusterSpec) -> float:
-    """Commands a second that a cluster and this load generator, on this machine, come to when every connection sends
-    its next command as soon as it has the reply to the last one, all sites together. Raises ClusterError."""
+async def capacity(spec: ClusterSpec, progress: Progress) -> float:
+    """Commands a second at each site that a cluster and this load generator, on this machine, keep up with: the highest
+    open load in a rising row of them under which the median wait is still about that under the lowest. Raises
+    ClusterError."""
     async with local_cluster(spec) as cluster:
         await cluster.wait_ready(within_s=READY_WITHIN_S)
-        tallies = {site: Tally() for site in spec.names}
-        shape = load.Shape(clients=1, rate_per_s=6_000, duration_s=_CAPACITY_S, lanes=_CAPACITY_LANES)
-        start_s = trio.current_time() + _START_IN_S
-        with trio.move_on_at(start_s + _CAPACITY_WARM_S + _CAPACITY_S):
-            async with trio.open_nursery() as nursery:
-                for site, tally in tallies.items():
-                    plan = [[each._replace(at_us=0) for each in client] for client in load.draw(shape, site, "0")]
-                    connect = partial(cluster.connect, site)
-                    nursery.start_soon(partial(load.run, connect, plan, shape, tally, start_s=start_s))
-                await trio.sleep_until(start_s + _CAPACITY_WARM_S)
-                before = sum(tally.answered for tally in tallies.values())
-        return (sum(tally.answered for tally in tallies.values()) - before) / _CAPACITY_S
+        await _waited_us(cluster, CAPACITY_FIRST_PER_S)
+        calm_us, rate_per_s = await _waited_us(cluster, CAPACITY_FIRST_PER_S), CAPACITY_FIRST_PER_S
+        while rate_per_s < CAPACITY_MAX_PER_S:
+            higher_per_s = rate_per_s * CAPACITY_FACTOR
+            progress(f"does this machine keep up with {higher_per_s:.0f} commands/s at each site?")
+            if await _waited_us(cluster, higher_per_s) > calm_us * CAPACITY_TOLERANCE + CAPACITY_SLACK_US:
+                break
+            rate_per_s = higher_per_s
+        return rate_per_s
+
+
+async def _waited_us(cluster: LocalCluster, rate_per_s: float) -> int:
+    """The median wait under that open load at each site; beyond any when commands went unanswered."""
+    tallies = {site: Tally() for site in cluster.spec.names}
+    shape = load.Shape(clients=1, rate_per_s=rate_per_s, duration_s=_CAPACITY_S, lanes=LANES)
+    start_s = trio.current_time() + _START_IN_S
+    async with trio.open_nursery() as nursery:
+        for site, tally in tallies.items():
+            plan = load.draw(shape, site, "capacity")
+            nursery.start_soon(partial(load.run, partial(cluster.connect, site), plan, shape, tally, start_s=start_s))
+    cluster.check()
+    if any(tally.failed for tally in tallies.values()):
+        return NEVER_US
+    return median_low(us for tally in tallies.values() for us in tally.cold_us)

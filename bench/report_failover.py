@@ -16,7 +16,7 @@ _COLOURS = {"epaxos": 0, "raft": 1}
 def section(result: dict[str, Any]) -> Iterator[str]:
     """Answers and waits over time, the longest gaps, and every site."""
     load, timelines = result["load"], result["timelines"]
-    half = ", half of what this machine takes with the slower protocol" if load["half_of_capacity"] else ""
+    half = ", half of what this machine keeps up with under the slower protocol" if load["half_of_capacity"] else ""
     first, second = (each["site"] for each in timelines[0]["outages"])
     leader = next((each["leader"] for each in timelines if each["leader"]), None)
     yield "<h2>When a site dies</h2>"
