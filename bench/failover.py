@@ -78,6 +78,9 @@ class Timeline:
     unanswered: int
     reasons: dict[str, dict[str, int]]
     lag_p99_us: int | None
+    """How late the load generator itself sent; None in virtual time."""
+    longest_sync_us: int | None
+    """Of any disk; None in virtual time."""
 
     def longest(self, number: int, kind: str) -> Gap:
         """The longest gap in one outage on one kind of key."""
@@ -224,6 +227,7 @@ def _timeline(
         unanswered=sum(due_us >= 0 for due in record.due.values() for due_us in due) - answered,
         reasons=record.reasons,
         lag_p99_us=record.lag_p99_us,
+        longest_sync_us=record.longest_sync_us,
     )
 
 
@@ -308,8 +312,9 @@ def _spark_lines(timeline: Timeline, bucket_us: int) -> list[str]:
     return [
         f"{timeline.protocol:>7} {sparks(answered)} up to {per_s} answers/s",
         f"        {''.join(marks).rstrip()}  x dies, ^ is started again",
-        f"        longest gap while dead: other keys {other} ms, the shared key {shared} ms;"
-        f" the load's own delay: p99 {ms(timeline.lag_p99_us)} ms",
+        f"        longest gap while dead: other keys {other} ms, the shared key {shared} ms",
+        f"        the load's own delay: p99 {ms(timeline.lag_p99_us)} ms; longest sync of a disk:"
+        f" {ms(timeline.longest_sync_us)} ms",
     ]
 
 

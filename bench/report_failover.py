@@ -28,6 +28,9 @@ def section(result: dict[str, Any]) -> Iterator[str]:
         f" while dead. {html.escape(in_words(result['backend'])).capitalize()}.</p>"
     )
     colours = {each["protocol"]: _COLOURS.get(each["protocol"], 2) for each in timelines}
+    syncs = [f"{each['protocol']} {ms(each['longest_sync_us'])} ms" for each in timelines if each["longest_sync_us"]]
+    if syncs:
+        yield f'<p class="dim">The longest sync of a disk in the run, in which nobody answers: {", ".join(syncs)}.</p>'
     yield legend(colours)
     bands = [
         Band(each["killed_us"] / 1e6, each["restarted_us"] / 1e6, f"{each['site']} dead")

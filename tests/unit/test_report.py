@@ -110,6 +110,7 @@ def failover(gap_us: int = 50_000) -> dict[str, Any]:
             unanswered=0,
             reasons={},
             lag_p99_us=10,
+            longest_sync_us=9_000,
         )
         for protocol, leader in (("epaxos", None), ("raft", "A"))
     ]
