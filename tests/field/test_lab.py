@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import time_ns
 from typing import NamedTuple
@@ -52,17 +53,32 @@ def lab() -> Iterator[Lab]:
         tear_down(NAME)
 
 
-def left(name: str) -> list[str]:
-    """What there is of a lab."""
-    found = [*existing(lab_state.namespace_prefix(name)), *map(str, lab_state.DIRECTORY.glob(f"*{name}*"))]
+def running(name: str) -> list[int]:
+    """The processes whose words name a lab."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
         if name.encode() in words:
-            found.append(process.name)
+            found.append(int(process.name))
     return found
+
+
+def left(name: str) -> list[str]:
+    """What there is of a lab."""
+    found = [*existing(lab_state.namespace_prefix(name)), *map(str, lab_state.DIRECTORY.glob(f"*{name}*"))]
+    return [*found, *map(str, running(name))]
+
+
+def let_end(name: str) -> None:
+    """What a tool was just starting when it was killed finds its parent gone, and ends by itself."""
+    for pid in running(name):
+        with suppress(ProcessLookupError):
+            descriptor = os.pidfd_open(pid)
+            select.select([descriptor], [], [], 20.0)
+            os.close(descriptor)
 
 
 def of_this_machine() -> str:
@@ -212,6 +228,7 @@ def test_a_set_up_that_was_killed_leaves_nothing_behind_once_it_is_taken_down(af
             tool.kill()
         assert left(NAME)
         tear_down(NAME)
+        let_end(NAME)
         assert left(NAME) == []
         assert None not in other.measure().values()
     finally:

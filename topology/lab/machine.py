@@ -35,7 +35,7 @@ _HEARD_BYTES: Final = 2_000
 _MODULES: Final = ("drivers/net/veth", "drivers/net/tun", "net/sched/sch_netem")
 
 _INIT: Final = """#!/bin/sh
-export PYTHONPATH={path} PYTHONDONTWRITEBYTECODE=1 HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PYTHONPATH={modules} PYTHONDONTWRITEBYTECODE=1 HOME=/root PATH={path}
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run
@@ -76,8 +76,13 @@ def check() -> None:
 
 def write_init(path: Path, lines: str) -> None:
     """The script that a machine runs first: what every machine needs, and then these lines of the shell."""
-    words = os.pathsep.join(path for path in sys.path if path)
-    path.write_text(_INIT.format(path=shlex.quote(words), here=shlex.quote(str(HERE))) + lines, encoding="utf-8")
+    programs = [str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin:/usr/bin:/sbin:/bin"]
+    head = _INIT.format(
+        modules=shlex.quote(os.pathsep.join(each for each in sys.path if each)),
+        path=shlex.quote(os.pathsep.join(programs)),
+        here=shlex.quote(str(HERE)),
+    )
+    path.write_text(head + lines, encoding="utf-8")
     path.chmod(0o755)
 
 
@@ -95,8 +100,10 @@ def start(init: Path, *options: str, real_time: bool = False, **channels: Any) -
     # A system call there is an exchange between two processes here, three times as fast when one processor does both.
     one = str(max(os.sched_getaffinity(0)))
     words = ["setpriv", "--pdeathsig", "KILL", "taskset", "--cpu-list", one, *words]
+    # Its memory is a file, which must not be one on a disk, wherever temporary files go.
+    env = {name: value for name, value in os.environ.items() if name not in ("TMPDIR", "TMP", "TEMP")}
     with prompt() if real_time else nullcontext():
-        return subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, **channels)
+        return subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, env=env, **channels)
 
 
 def cut(process: subprocess.Popen[bytes]) -> None:
@@ -126,11 +133,11 @@ def run(command: Sequence[str]) -> int:
                 stderr=subprocess.PIPE,
                 pass_fds=(console.fileno(),),
             )
-        try:
-            _relay(process)
-        finally:
-            cut(process)
-            process.wait()
+        with process:
+            try:
+                _relay(process)
+            finally:
+                cut(process)
         if not code.exists():
             last = heard.read_bytes()[-_HEARD_BYTES:].decode(errors="replace").strip()
             raise MachineError(f"the machine stopped before the command had ended\n{last}".rstrip())

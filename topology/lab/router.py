@@ -14,6 +14,7 @@ import select
 import signal
 import struct
 import sys
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from time import monotonic_ns
@@ -164,7 +165,18 @@ def main(name: str) -> None:
     state = lab_state.read(name)
     if state is None:
         raise SystemExit(f"there is no lab {name}")
-    state.pid_path.write_text(str(os.getpid()), encoding="ascii")
+    pid = str(os.getpid())
+    state.pid_path.write_text(pid, encoding="ascii")
+    try:
+        _serve(state)
+    finally:
+        # A lab that was taken down before the line above left nothing else.
+        with suppress(FileNotFoundError):
+            if state.pid_path.read_text(encoding="ascii") == pid:
+                state.pid_path.unlink()
+
+
+def _serve(state: State) -> None:
     router = connect(state)
     changed = [False]
     signal.signal(signal.SIGHUP, lambda *_: changed.__setitem__(0, True))
