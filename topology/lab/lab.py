@@ -79,6 +79,7 @@ class Lab:
         state = self.state
         changed = [pair for pair, link in links.items() if state.links[pair] != link]
         state.links.update(links)
+        state.revision += 1
         state.write()
         if state.backend == "netem":
             netem.apply(state, changed)

@@ -32,8 +32,10 @@ def batch(tool: str, lines: Sequence[str], *, namespace: str | None = None) -> N
         if shutil.which(command) is None:
             raise LabError(f"the command {command} is missing (Debian: apt-get install {_PACKAGES})")
     words = [tool, *(("-n", namespace) if namespace else ()), "-batch", "-"]
-    # The tool ends with this process: a set-up that is killed makes nothing more while it is being taken down.
-    words = ["setpriv", "--pdeathsig", "KILL", *words]
+    # The tool ends with this process, also when that ended before the tool began: a set-up that is killed makes nothing
+    # more while it is being taken down.
+    began = ["sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"', str(os.getpid())]
+    words = ["setpriv", "--pdeathsig", "KILL", *began, *words]
     done = subprocess.run(words, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")

@@ -14,7 +14,6 @@ import select
 import signal
 import struct
 import sys
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 from time import monotonic_ns
@@ -165,15 +164,14 @@ def main(name: str) -> None:
     state = lab_state.read(name)
     if state is None:
         raise SystemExit(f"there is no lab {name}")
-    pid = str(os.getpid())
-    state.pid_path.write_text(pid, encoding="ascii")
+    state.write_router(os.getpid())
     try:
         _serve(state)
     finally:
-        # A lab that was taken down before the line above left nothing else.
-        with suppress(FileNotFoundError):
-            if state.pid_path.read_text(encoding="ascii") == pid:
-                state.pid_path.unlink()
+        # A lab that was taken down before the router had written this left nothing else.
+        written = state.router()
+        if written is not None and written[0] == os.getpid():
+            state.pid_path.unlink(missing_ok=True)
 
 
 def _serve(state: State) -> None:
@@ -200,6 +198,7 @@ def route(router: Router, state: State, changed: list[bool]) -> None:
             current = lab_state.read(state.name)
             if current is not None:
                 router.follow(current)
+                current.write_router(os.getpid())
         if monotonic_ns() - looked_ns > _LOOK_S * 1e9:
             looked_ns = monotonic_ns()
             if not namespace.exists():

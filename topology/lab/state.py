@@ -31,6 +31,8 @@ class State:
     """(from, to) -> how long the way is by the matrix, one way."""
     links: dict[tuple[str, str], Link] = field(default_factory=dict)
     """(from, to) -> what happens on the way now."""
+    revision: int = 0
+    """How often the links have been changed."""
 
     def __post_init__(self) -> None:
         self.links = self.links or self.original()
@@ -46,7 +48,7 @@ class State:
 
     @property
     def pid_path(self) -> Path:
-        """Where the router of the tun back end writes its process id."""
+        """Where the router of the tun back end writes its process id, and the revision that its links are at."""
         return DIRECTORY / f"{self.name}.pid"
 
     def namespace(self, site: str) -> str:
@@ -63,19 +65,39 @@ class State:
         values: dict[str, Any] = {
             "name": self.name,
             "backend": self.backend,
+            "revision": self.revision,
             "matrix": self.matrix,
             "sites": list(self.sites),
             "links": [[a, b, self.lengths_us[a, b], link.to_json()] for (a, b), link in self.links.items()],
         }
-        descriptor, temporary = tempfile.mkstemp(dir=DIRECTORY, prefix=f".{self.name}")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(values, file)
-        os.replace(temporary, self.path)
+        _replace(self.path, json.dumps(values))
+
+    def write_router(self, pid: int) -> None:
+        """The router of that process id has its links as this state says."""
+        _replace(self.pid_path, f"{pid} {self.revision}")
+
+    def router(self) -> tuple[int, int] | None:
+        """The process id of the router and the revision that its links are at, as it has written them."""
+        try:
+            pid, revision = self.pid_path.read_text(encoding="ascii").split()
+        except FileNotFoundError:
+            return None
+        return int(pid), int(revision)
 
     def remove(self) -> None:
         """Forget the lab."""
+        for half_written in DIRECTORY.glob(f".{self.name}.*"):
+            half_written.unlink(missing_ok=True)
         self.pid_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file at once and whole."""
+    descriptor, temporary = tempfile.mkstemp(dir=DIRECTORY, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, path)
 
 
 def lengths_us(matrix: Matrix) -> dict[tuple[str, str], int]:
@@ -105,6 +127,7 @@ def read(name: str) -> State | None:
         name=values["name"],
         backend=values["backend"],
         matrix=values["matrix"],
+        revision=values["revision"],
         sites=tuple(values["sites"]),
         lengths_us={(a, b): us for a, b, us, _ in values["links"]},
         links={(a, b): Link.of_json(link) for a, b, _, link in values["links"]},

@@ -12,12 +12,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from time import monotonic, sleep
 
 from topology.lab.namespaces import LabError, batch
 from topology.lab.state import State
 
 READY = b"ready\n"
 _READY_WITHIN_S = 10.0
+_LOOK_S = 0.001
 
 
 def available() -> bool:
@@ -45,11 +47,16 @@ def start(state: State) -> None:
 
 
 def apply(state: State) -> None:
-    """Have the router read the state again. Raises LabError when there is none."""
+    """Have the router read the state again; returns when it has. Raises LabError when there is none."""
     pid = router_pid(state)
     if pid is None:
         raise LabError(f"the router of lab {state.name} is gone: take the lab down and up again")
     os.kill(pid, signal.SIGHUP)
+    until_s = monotonic() + _READY_WITHIN_S
+    while (written := state.router()) is not None and written[1] < state.revision:
+        if monotonic() > until_s:
+            raise LabError(f"the router of lab {state.name} does not follow: take the lab down and up again")
+        sleep(_LOOK_S)
 
 
 def stop(state: State) -> None:
@@ -69,9 +76,12 @@ def stop(state: State) -> None:
 
 def router_pid(state: State) -> int | None:
     """The process id of the lab's router, if it runs."""
+    written = state.router()
+    if written is None:
+        return None
+    pid = written[0]
     try:
-        pid = int(state.pid_path.read_text(encoding="ascii"))
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError, ValueError):
+    except (FileNotFoundError, ProcessLookupError):
         return None
     return pid if b"topology.lab.router" in words and state.name.encode() in words else None
