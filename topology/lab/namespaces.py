@@ -38,7 +38,7 @@ def batch(tool: str, lines: Sequence[str], *, namespace: str | None = None) -> N
     words = ["setpriv", "--pdeathsig", "KILL", *began, *words]
     done = subprocess.run(words, input="\n".join(lines) + "\n", capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LabError(f"{' '.join(words)}: {(done.stderr or done.stdout).strip()}")
+        raise LabError(f"{tool}: {(done.stderr or done.stdout).strip()}")
 
 
 def existing(prefix: str) -> list[str]:
