@@ -155,7 +155,7 @@ class Lab(Stage):
         """The replica of `site` dies, and takes what was not synced with it; its peers notice after `detect_us`."""
         node = self.nodes[site]
         life = node.life
-        node.crash()
+        node.crash(forgets=False)
         for peer in self.nodes:
             if site in peer.linked:
                 self.after(self._detect_us, self._notice, peer, life.replica)
@@ -188,6 +188,7 @@ def _calm(matrix: Matrix, limits: Limits) -> Swarm:
         down_after_us=0,
         ambush_replies=(),
         interrupts={},
+        sieges=(),
         limits=limits,
         retry_us=100_000,
         preferred=None,

@@ -29,6 +29,8 @@ CRASH: Final = "crash"
 BLACKOUT: Final = "blackout"
 AMBUSH: Final = "ambush"
 INTERRUPT: Final = "interrupt"
+RELAPSE: Final = "relapse"
+SIEGE: Final = "siege"
 PAUSE: Final = "pause"
 CLOCK: Final = "clock"
 SLOW_SYNC: Final = "slow_sync"
@@ -49,6 +51,8 @@ KINDS: Final[dict[str, str]] = {
     BLACKOUT: "all replicas die at the same moment",
     AMBUSH: "a replica, or all of them, die right after one of their replies",
     INTERRUPT: "right behind a message of some type its sender dies, is cut off, or stands still",
+    RELAPSE: "behind messages and events of some types a replica dies with what is not synced, and is back at once",
+    SIEGE: "whoever speaks most is cut off for some election timeouts, while clients go on asking it, and the others",
     PAUSE: "a replica stands still for a while",
     CLOCK: "monotonic clocks run at different speeds, wall clocks jump",
     SLOW_SYNC: "a sync takes up to 30 ms",
@@ -59,6 +63,8 @@ KINDS: Final[dict[str, str]] = {
 """Every kind of fault, and what it does."""
 
 KINDS_MIN: Final = 3
+_FAVOURED: Final = (RELAPSE, SIEGE)
+"""Drawn more often: they make what is rare and goes wrong where a replica believes what holds no longer."""
 _MILLISECOND: Final = 1_000
 
 
@@ -72,7 +78,15 @@ class Strike(NamedTuple):
     """In the order of preference: a crash takes the first that lives."""
     number: int = 0
     aimed: bool = False
-    """Is the first victim whoever sent most since the last strike? A leader does."""
+    """Is the first victim whoever sends most? A leader does."""
+
+
+class Siege(NamedTuple):
+    """Whoever sends most is cut off, behind a reply: then there is somebody who leads, of a protocol that has one."""
+
+    reply: int
+    """Counted from the first of the run."""
+    lasts_us: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +125,7 @@ class Swarm:
     """After which replies of the run, counted from the first, somebody dies."""
     interrupts: Mapping[str, tuple[int, ...]]
     """For some types of messages: the how many-th of the run are the last that their sender sends for a while."""
+    sieges: tuple[Siege, ...]
     limits: Limits
     retry_us: int
     preferred: ReplicaId | None
@@ -127,14 +142,15 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
     """The swarm of a seed for `n` replicas, less the kinds in `without`."""
     rng = forks["faults"]
     weight = rng.random()
-    scores = [(rng.random(), kind) for kind in KINDS]
-    many = KINDS_MIN + int(weight * weight * (len(KINDS) - KINDS_MIN + 1))
+    scores = [(rng.random() * (0.6 if kind in _FAVOURED else 1.0), kind) for kind in KINDS]
+    many = KINDS_MIN + int(weight**3 * (len(KINDS) - KINDS_MIN + 1))
     drawn = sorted(kind for _, kind in sorted(scores)[:many])
     kinds = tuple(kind for kind in drawn if kind not in without)
     # A brisk world has time for many timeouts while faults strike, so for many elections where there is a leader.
     brisk = pick(rng, (1, 1, 1, 4, 16))
     fault_us = between(rng, 500, 1_400) * _MILLISECOND // (2 if brisk == 16 else 1)
     base = log_between(rng, 500, 40_000) // brisk
+    retry_us = max(4_000, log_between(rng, 10_000, 120_000) // brisk)
     strikes = [strike for kind in kinds for strike in _strikes(forks, kind, n, fault_us)]
     return Swarm(
         kinds=kinds,
@@ -155,8 +171,9 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
         down_after_us=log_between(rng, 10_000, 500_000) // brisk,
         ambush_replies=_ambushes(forks) if AMBUSH in kinds else (),
         interrupts=_interrupts(forks) if INTERRUPT in kinds else {},
+        sieges=_sieges(forks, max(retry_us, 4 * base)) if SIEGE in kinds else (),
         limits=_limits(forks),
-        retry_us=max(4_000, log_between(rng, 10_000, 150_000) // brisk),
+        retry_us=retry_us,
         preferred=pick(forks["faults.preferred"], (None, *range(n))),
         eager=chance(forks["faults.eager"], 0.1),
         strikes=tuple(sorted(strikes)),
@@ -244,6 +261,13 @@ def _strikes(forks: Forks, kind: str, n: int, fault_us: int) -> list[Strike]:
     return strikes
 
 
+def _sieges(forks: Forks, round_trip_us: int) -> tuple[Siege, ...]:
+    """Long enough for the others to choose a new leader, where there is one, and to go on under it."""
+    rng = forks[f"faults.{SIEGE}"]
+    replies = sorted({log_between(rng, 1, 10) for _ in range(between(rng, 1, 2))})
+    return tuple(Siege(each, between(rng, 8 * round_trip_us, 16 * round_trip_us)) for each in replies)
+
+
 class _Often(NamedTuple):
     times: tuple[int, int]
     lasts_us: tuple[int, int]
@@ -260,5 +284,5 @@ _OFTEN: Final[dict[str, _Often]] = {
     FULL_DISK: _Often((1, 2), (5_000, 300_000)),
 }
 
-STRIKING: Final = frozenset({*_OFTEN, AMBUSH, INTERRUPT})
+STRIKING: Final = frozenset({*_OFTEN, AMBUSH, INTERRUPT, RELAPSE, SIEGE})
 """The kinds that strike at moments; the others are properties of a whole run."""

@@ -30,6 +30,10 @@ from epaxos.testing.stage import Stage
 from epaxos.testing.trace import Trace
 from epaxos.testing.workload import Clients, Commands, Source
 
+RELAPSES_MAX: Final = 2
+"""Of one run behind messages or events of one type: somebody has to get something done."""
+SIEGE_COMMANDS: Final = 10
+"""Of clients that come because of a siege, some of them to who is besieged."""
 SETTLE_US: Final = 30_000_000
 """The simulated time the world has to come to rest after the last fault."""
 LOOK_US: Final = 20_000
@@ -77,11 +81,17 @@ class World(Stage):
         self._encore = swarm.encore
         self._end_us = swarm.fault_us + SETTLE_US
         self._ambushes = list(swarm.ambush_replies)
+        self._sieges = list(swarm.sieges)
         self._interrupts = {kind: list(numbers) for kind, numbers in swarm.interrupts.items()}
+        self._relapses = faults.RELAPSE in swarm.kinds
+        self._relapse_rng = forks["relapses"]
+        self._odds: dict[str, float] = {}
+        """By type of message and of event: how likely a replica is to die right behind one."""
+        self._relapsed: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
         """Messages so far, by type; kept for those types only that are interrupted."""
         self._busy = [0] * n
-        """Messages that each replica sent since the last strike."""
+        """Messages that each replica sent, those since the last strike above all."""
         self.clients = Clients(self, forks, swarm.limits.batch_commands, swarm.fault_us, play.make_commands)
         self.clients.on_reply = self._replied
         self.record = Record(play.model, self.clients.commands.keys)
@@ -112,9 +122,9 @@ class World(Stage):
         if self._healed:
             return
         if strike.aimed:
-            busiest = max(range(self.n), key=self._busy.__getitem__)
+            busiest = self._busiest()
             strike = strike._replace(victims=(busiest, *(other for other in strike.victims if other != busiest)))
-        self._busy = [0] * self.n
+        self._busy = [sent // 4 for sent in self._busy]
         self.struck[strike.kind] += 1
         self.trace.line(f"{self.now_us} {strike.kind} {strike.victims} for {strike.lasts_us}")
         node, other = self.nodes[strike.victims[0]], self.nodes[strike.victims[1 % self.n]]
@@ -135,11 +145,11 @@ class World(Stage):
         elif strike.kind == faults.CLOCK:
             node.jump(strike.number % 20_000_001 - 10_000_000)
 
-    def _crash_one(self, candidates: list[Node], lasts_us: int) -> None:
+    def _crash_one(self, candidates: list[Node], lasts_us: int, *, forgets: bool = False) -> None:
         down = sum(not node.up for node in self.nodes)
         alive = [node for node in candidates if node.up]
         if down < (self.n - 1) // 2 and alive:
-            self.kill(alive[0], lasts_us)
+            self.kill(alive[0], lasts_us, forgets=forgets)
 
     def _blackout(self, lasts_us: int) -> None:
         for node in self.nodes:
@@ -149,6 +159,33 @@ class World(Stage):
     def _partition(self, strike: Strike) -> None:
         cut_off = strike.victims[: 1 + strike.number % max(1, self.n // 2)]
         self._part(cut_off, strike.number // 8 % 4, strike.lasts_us)
+
+    def _busiest(self) -> ReplicaId:
+        return max(range(self.n), key=self._busy.__getitem__)
+
+    def _siege(self, lasts_us: int) -> None:
+        """What a leader that is none any more takes from its clients must neither last nor be told to them."""
+        besieged = self.nodes[self._busiest()]
+        self.struck[faults.SIEGE] += 1
+        self.trace.line(f"{self.now_us} siege of {besieged.me} for {lasts_us}")
+        # Nothing gets out, or nothing at all: who hears a leader chooses no other.
+        self._part((besieged.me,), pick(self._fault_rng, (0, 2, 2)), lasts_us)
+        rng = self._fault_rng
+        share = pick(rng, (0.3, 0.5, 0.9))
+        for number in range(SIEGE_COMMANDS):
+            # It takes some commands at once, the others take some when they are ready to, and it is asked for more.
+            inside = chance(rng, share)
+            early, late = (0.4, 0.9) if not inside else (0.0, 0.3) if chance(rng, 0.6) else (0.7, 1.0)
+            when_us = int(lasts_us * (early + (late - early) * rng.random()))
+            who = besieged.me if inside else (besieged.me + 1 + number % max(1, self.n - 1)) % self.n
+            self.after(when_us, self.clients.visit, self.nodes[who])
+        if chance(rng, 0.7):
+            self.after(lasts_us + log_between(rng, 1_000, lasts_us), self._relieved, besieged)
+
+    def _relieved(self, besieged: Node) -> None:
+        """It dies when it has just learned what the others had agreed on."""
+        if not self._surveyed:
+            self._crash_one([besieged], 1_000)
 
     def _part(self, cut_off: tuple[ReplicaId, ...], shape: int, lasts_us: int) -> None:
         pairs = [(a, b) for a in cut_off for b in range(self.n) if b not in cut_off]
@@ -181,6 +218,8 @@ class World(Stage):
         self.trace.line(f"{self.now_us} call {call.number} is answered {call.reply!r}")
         for hook in self.watch.answered:
             hook(call)
+        if not self._healed and self._sieges and self.clients.replies >= self._sieges[0].reply:
+            self.after(0, self._siege, self._sieges.pop(0).lasts_us)
         if not self._healed and self._ambushes and self.clients.replies >= self._ambushes[0]:
             self._ambushes.pop(0)
             # Not in the middle of the turn that replies: at the same moment, right behind it.
@@ -192,20 +231,42 @@ class World(Stage):
         if chance(self._fault_rng, 0.4):
             self._blackout(lasts_us)
         else:
-            self._crash_one([self.nodes[victim]], lasts_us)
+            self._crash_one([self.nodes[victim]], lasts_us, forgets=chance(self._fault_rng, 0.5))
 
     def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
         super().send(source, peers, message)
         self._busy[source.me] += len(peers)
-        if self._healed or not self._interrupts:
+        if self._healed or not (self._interrupts or self._relapses):
             return
         kind = type(message).__name__
+        if self._relapses and self._is_fatal(kind):
+            self.after(0, self._relapse, source, source.life, kind, True)
         numbers = self._interrupts.get(kind)
         if numbers:
             self._sent[kind] += 1
             if self._sent[kind] == numbers[0]:
                 numbers.pop(0)
                 self.after(0, self._interrupt, source, source.life)
+
+    def noted(self, node: Node, event: str) -> None:
+        if self._relapses and not self._healed and self._is_fatal(event):
+            # What it rests on may have reached the disk by then, or not.
+            self.after(log_between(self._relapse_rng, 1, 20_000), self._relapse, node, node.life, event, False)
+
+    def _is_fatal(self, what: str) -> bool:
+        """Is this message, or this event, one behind which its replica dies? A type is drawn when it is first seen."""
+        odds = self._odds.get(what)
+        if odds is None:
+            rng = self.forks[f"relapses.{what}"]
+            odds = self._odds[what] = log_between(rng, 50, 1_000) / 1_000 if chance(rng, 0.3) else 0.0
+        return odds > 0.0 and chance(self._relapse_rng, odds)
+
+    def _relapse(self, node: Node, life: Life, what: str, forgets: bool) -> None:
+        if self._healed or not node.up or node.life != life or self._relapsed[what] == RELAPSES_MAX:
+            return
+        self._relapsed[what] += 1
+        self.struck[faults.RELAPSE] += 1
+        self._crash_one([node], between(self._relapse_rng, 50, 3_000), forgets=forgets)
 
     def _interrupt(self, node: Node, life: Life) -> None:
         if self._healed or not node.up or node.life != life:

@@ -164,11 +164,11 @@ class Node:
         if isinstance(payload, Batch):
             ordered.add(payload.name)
 
-    def crash(self) -> None:
-        """The power goes, and what the disk had not been told to keep may go with it."""
+    def crash(self, *, forgets: bool) -> None:
+        """The power goes, and what the disk had not been told to keep may go with it, or does for certain."""
         unsynced = len(self.disk.unsynced)
-        keep = between(self._disk_rng, 0, unsynced)
-        self.disk = self.disk.crash(keep if self._world.loses_writes else unsynced)
+        keep = 0 if forgets else between(self._disk_rng, 0, unsynced) if self._world.loses_writes else unsynced
+        self.disk = self.disk.crash(keep)
         self.up = False
         self._syncing = False
         self._turn_at = None
@@ -239,6 +239,7 @@ class Node:
     def _carry_out(self, turn: Turn) -> None:
         for note in turn.notes:
             self.notes[note.event] += 1
+            self._world.noted(self, note.event)
             if self._world.trace.verbose:
                 self._world.trace.detail(f"{self.life} notes {note.event} {note.id} {note.detail}")
         for peers, message in turn.sends:

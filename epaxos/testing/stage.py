@@ -69,7 +69,8 @@ class Stage:
         self._link_rng = forks["links"]
         self._network = Network(n, swarm, forks["net"])
         self._breaks = [[0] * n for _ in range(n)]
-        self._haunted = faults.GHOSTS in swarm.kinds
+        # Who is back at once is soon talked to as if it had not been away.
+        self._haunted = faults.GHOSTS in swarm.kinds or faults.RELAPSE in swarm.kinds
         self._ghosts: list[list[Receive]] = [[] for _ in range(n)]
         self.nodes = [Node(self, me) for me in range(n)]
 
@@ -165,10 +166,10 @@ class Stage:
 
     # -- lives
 
-    def kill(self, node: Node, lasts_us: int) -> None:
-        """This replica dies, and comes back after that time."""
+    def kill(self, node: Node, lasts_us: int, *, forgets: bool = False) -> None:
+        """This replica dies, and comes back after that time; `forgets` takes all that was not synced."""
         life = node.life
-        node.crash()
+        node.crash(forgets=forgets)
         self.died(life)
         for peer in self.nodes:
             if life.replica in peer.linked:
@@ -202,3 +203,6 @@ class Stage:
 
     def died(self, life: Life) -> None:
         """That life is over."""
+
+    def noted(self, node: Node, event: str) -> None:
+        """Its protocol found something worth noting."""

@@ -288,6 +288,7 @@ class Clients:
         self.deadline_us = log_between(rng, 50_000, 20_000_000)
         self._cancels = pick(rng, (0.0, 0.0, 0.05))
         self._streams: dict[Life, list[Stream]] = {}
+        self._visitors: dict[Life, list[Asker]] = {}
         self._numbers = 0
         self._sessions = [SessionClient(self, i) for i in range(pick(forks["workload.sessions"], (0, 1, 2, 3)))]
         self.open = 0
@@ -313,6 +314,8 @@ class Clients:
         """That life is over."""
         for stream in self._streams.pop(life, ()):
             stream.lost()
+        for asker in self._visitors.pop(life, ()):
+            asker.lose()
         for client in self._sessions:
             client.lose(life)
 
@@ -321,6 +324,13 @@ class Clients:
         count = min(between(self.rng, 1, self._run_max), self.left)
         self.left -= count
         return [self.commands.next() for _ in range(count)]
+
+    def visit(self, node: Node) -> None:
+        """Somebody comes by with one command more than the clients of the run have, if the replica is up."""
+        if node.up and self.total:
+            self.total += 1
+            asker = self.ask(node, self.new_stream(), None, [self.commands.next()])
+            self._visitors.setdefault(node.life, []).append(asker)
 
     def survey(self, node: Node, deadline_us: int) -> None:
         """Read everything at this replica, on a stream of its own."""

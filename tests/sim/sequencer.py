@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from epaxos.command import Batch, Payload
 from epaxos.execution.interface import Executor
@@ -36,19 +35,20 @@ from epaxos.protocols.interface import (
     Start,
     Wake,
 )
+from epaxos.value import value
 
 SEQUENCER = 0
 POLL_MAX = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Forward(Message):
     """Put this in order."""
 
     batch: Batch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Ordered(Message):
     """This is the place of that batch."""
 
@@ -56,7 +56,7 @@ class Ordered(Message):
     batch: Batch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Poll(Message):
     """This is the first place that I lack."""
 

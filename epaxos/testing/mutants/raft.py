@@ -24,7 +24,6 @@ RAFT: Final[tuple[Mutant, ...]] = (
             "Vote(term=term, granted=granted, pre=message.pre))",
             "Vote(term=term, granted=granted, pre=message.pre), 0)",
         ),
-        n=3,
     ),
     _raft(
         "raft-votes-again",
