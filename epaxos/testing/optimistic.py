@@ -24,7 +24,7 @@ from epaxos.testing.invariants.cycles import NoCycles
 from epaxos.testing.invariants.history import HistoryLinearizable
 from epaxos.testing.kvmodel import bulk
 from epaxos.testing.loop import Play
-from epaxos.testing.record import Call, Form, Outcome, Part
+from epaxos.testing.record import Call, Form, OnePart, Outcome, Part
 
 _DONE: FinalName = b"*1\r\n+OK\r\n"
 _REFUSED: FinalName = b"*-1\r\n"
@@ -111,7 +111,7 @@ def _tag_of(form: Form) -> bytes:
     return argument if isinstance(argument, bytes) else b""
 
 
-class CounterModel:
+class CounterModel(OnePart):
     """The `Model`. The state of a key is its value and who watches it."""
 
     def step(self, state: Any, part: Part) -> tuple[bytes, Hashable]:
@@ -127,21 +127,6 @@ class CounterModel:
         if part.verb == "watch":
             return b"+OK\r\n", (value, (*watchers, watcher))
         return (_DONE, (written, ())) if watcher in watchers else (_REFUSED, state)
-
-    def compose(self, form: Form, replies: list[bytes]) -> bytes:
-        """As `Model.compose`."""
-        (reply,) = replies
-        return reply
-
-    def project(self, form: Form, reply: bytes) -> list[bytes | None]:
-        """As `Model.project`."""
-        return [reply]
-
-    def split(self, data: bytes, count: int) -> list[bytes]:
-        """As `Model.split`: they come one by one."""
-        if count != 1:
-            raise ValueError(f"{count} replies, and one was asked for")
-        return [data]
 
 
 def optimistic(make_machine: Callable[[], BatchMachine] = Kv) -> Play:

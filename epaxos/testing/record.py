@@ -5,6 +5,7 @@ Invariants read it; nothing here judges.
 
 from __future__ import annotations
 
+import abc
 import enum
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -78,6 +79,22 @@ class Model(Interface):
 
     def split(self, data: bytes, count: int) -> list[bytes]:
         """The replies to `count` commands that stand one behind the other. Raises ValueError when they do not."""
+
+
+class OnePart(Model, abc.ABC):
+    """A model whose commands have one part each, and whose replies cannot be told apart: they come one by one."""
+
+    def compose(self, form: Form, replies: list[bytes]) -> bytes:
+        (reply,) = replies
+        return reply
+
+    def project(self, form: Form, reply: bytes) -> list[bytes | None]:
+        return [reply]
+
+    def split(self, data: bytes, count: int) -> list[bytes]:
+        if count != 1:
+            raise ValueError(f"{count} replies that nothing tells apart")
+        return [data]
 
 
 @dataclass(slots=True, eq=False)

@@ -40,7 +40,7 @@ from epaxos.testing.machines import (
     run,
     save,
 )
-from epaxos.testing.record import Form, Part, Violation
+from epaxos.testing.record import Form, OnePart, Part, Violation
 from epaxos.testing.seeds import SeedResult, run_seed
 from epaxos.testing.trace import Sink
 
@@ -214,7 +214,7 @@ def _told_apart(proposal: Proposal, number: int) -> Command:
     return (*command, Entry(OPAQUE_OP, READ, _TAG + b"%d" % number, b""))
 
 
-class _Model:
+class _Model(OnePart):
     """The machine itself, loaded and saved around each command, as its own oracle."""
 
     def __init__(self, make: Make) -> None:
@@ -227,18 +227,3 @@ class _Model:
             machine.load(iter(state))
         assert isinstance(part.argument, bytes)
         return apply(machine, part.argument), save(machine)
-
-    def compose(self, form: Form, replies: list[bytes]) -> bytes:
-        """As `Model.compose`."""
-        (reply,) = replies
-        return reply
-
-    def project(self, form: Form, reply: bytes) -> list[bytes | None]:
-        """As `Model.project`."""
-        return [reply]
-
-    def split(self, data: bytes, count: int) -> list[bytes]:
-        """As `Model.split`: they come one by one."""
-        if count != 1:
-            raise ValueError(f"{count} replies that nothing tells apart")
-        return [data]

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from epaxos.testing.seeds import run_seed
+from epaxos.testing.seeds import MIX, run_seed, setting
 
 ROOT = Path(__file__).parents[2]
-SEEDS = (1, 2, 7, 1234)
-PROGRAM = (
-    "import sys; from epaxos.testing.seeds import run_seed; print(*(run_seed(int(s)).trace_hash for s in sys.argv[1:]))"
-)
+SEEDS = (1, 7, 10, 15, 19, 1234)
+"""One at least of every protocol and size in the mix."""
+PROGRAM = """
+import sys
+from epaxos.testing.seeds import run_seed, setting
+for seed in map(int, sys.argv[1:]):
+    print(run_seed(seed, protocol=setting(seed).protocol, n=setting(seed).n).trace_hash)
+"""
 
 
 def traces_elsewhere(**environment: str) -> list[str]:
@@ -34,11 +38,12 @@ def traces_elsewhere(**environment: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def traces_here() -> list[str]:
-    return [run_seed(seed).trace_hash for seed in SEEDS]
+    return [run_seed(seed, protocol=setting(seed).protocol, n=setting(seed).n).trace_hash for seed in SEEDS]
 
 
 def test_seeds_differ(traces_here: list[str]) -> None:
     assert len(set(traces_here)) == len(SEEDS)
+    assert set(map(setting, SEEDS)) == set(MIX)
 
 
 @pytest.mark.parametrize("hash_seed", ["1", "4242"])
