@@ -48,6 +48,11 @@ def chosen() -> list[str]:
     return found
 
 
+def listed() -> int:
+    """How many of them apply."""
+    return sum(len(names) for _, names in _listed())
+
+
 def _listed() -> Iterator[tuple[str, list[str]]]:
     """(file and class, names) of the list."""
     for paragraph in _LIST.read_text(encoding="utf-8").split("\n\n"):
