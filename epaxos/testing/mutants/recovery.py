@@ -14,6 +14,20 @@ _EPAXOS: Final = "epaxos.protocols.epaxos."
 
 RECOVERY: Final[tuple[Mutant, ...]] = (
     Mutant(
+        name="restart-forgets-other-lanes",
+        story="a restarted replica does not know how far the lanes of others go, so nobody hears what it has",
+        edits=(
+            (
+                _EPAXOS + "state",
+                "            self.highest[id_.lane] = max(self.highest[id_.lane], id_.slot)\n",
+                "            if id_.lane == self.me:\n"
+                "                self.highest[id_.lane] = max(self.highest[id_.lane], id_.slot)\n",
+            ),
+        ),
+        where="walks",
+        quick=True,
+    ),
+    Mutant(
         name="joined-ballot-for-a-vote",
         story="one ballot variable: joining a ballot makes an old vote look newest (B1, S1)",
         edits=(
