@@ -9,6 +9,7 @@ from epaxos.command import NOP, Batch
 from epaxos.ids import InstanceId
 from epaxos.messages import (
     Commit,
+    Invalidator,
     PreAccept,
     PreAcceptOK,
     Recover,
@@ -18,6 +19,8 @@ from epaxos.messages import (
     Waiting,
 )
 from epaxos.protocols.epaxos.recover import Stage
+from epaxos.protocols.epaxos.state import Instance
+from epaxos.protocols.epaxos.validate import invalidators
 from epaxos.protocols.interface import PeerDown, Receive
 from epaxos.testing.byhand import RETRY_US, ByHand, append
 
@@ -137,3 +140,52 @@ def test_a_member_of_the_quorum_that_has_committed_ends_the_recovery() -> None:
     cluster.turn(C, Receive(peer=B, message=ValidateOK(id=X, ballot=3, invalid=())))
     cluster.turn(C, Receive(peer=A, message=Waiting(id=X, k=1, dep=(0, 0, 0))))
     assert not cluster.sites[C].protocol.state.facts
+
+
+def test_validating_reads_nothing_of_what_was_executed_long_ago_and_conflicts_with_nothing_of_it() -> None:
+    cluster = ByHand(5)
+    for number in range(20):
+        for site in range(5):
+            cluster.submit(site, append(f"{site}:{number}", "x"))
+    cluster.heal()
+    assert cluster.sites[B].protocol.state.live == {}
+    lead(cluster, A, "x", C, D)
+    cluster.crash(A)
+    read = [_count_loads(cluster, site) for site in (C, D, E)]
+    recover(cluster, D, InstanceId(0, 21, A), C, E)
+    cluster.pass_on(Validate)
+    cluster.pass_on(ValidateOK)
+    assert [len(ids) for ids in read] == [0, 0, 0]
+    cluster.heal()
+    assert decision(cluster, D, InstanceId(0, 21, A)) is not None
+
+
+def test_what_was_only_ever_committed_here_is_still_found() -> None:
+    """C hears nothing of the command but its decision; who validates a conflicting one there must learn of it."""
+    cluster = ByHand(5)
+    lead(cluster, A, "x", B, D, answers=(B, D))
+    cluster.pass_on(Commit, source=A, target=C)
+    cluster.drop()
+    state = cluster.sites[C].protocol.state
+    batch = state.get(X).batch
+    assert batch is not None and state.index.conflicts(batch) == (0,) * 5
+    assert list(invalidators(state, Y, batch, (0,) * 5)) == [Invalidator(X, True)]
+    cluster.wait(1_000_000)
+    cluster.crash(C)
+    cluster.restart(C)
+    again = cluster.sites[C].protocol.state
+    assert list(invalidators(again, Y, batch, (0,) * 5)) == [Invalidator(X, True)]
+
+
+def _count_loads(cluster: ByHand, site: int) -> list[InstanceId]:
+    """Which instances a site reads from its log from now on."""
+    state = cluster.sites[site].protocol.state
+    ids: list[InstanceId] = []
+    load = state.load
+
+    def counted(id_: InstanceId) -> Instance | None:
+        ids.append(id_)
+        return load(id_)
+
+    state.load = counted
+    return ids

@@ -23,7 +23,7 @@ from epaxos.protocols.epaxos.trigger import Trigger
 
 def copy_state(origin: State, twin: State) -> None:
     """Make the fresh `twin` the same as `origin`, between two steps."""
-    twin.index = origin.index.copy()
+    twin.index, twin.unregistered = origin.index.copy(), origin.unregistered.copy()
     twin.live = {id_: _copy_instance(instance) for id_, instance in origin.live.items()}
     twin.decided, twin.executed = origin.decided.copy(), origin.executed.copy()
     twin.highest, twin.rtt_us = origin.highest[:], origin.rtt_us[:]

@@ -167,6 +167,9 @@ class State:
         self.log = log
         self.zero = zero(config.n)
         self.index = ConflictIndex(config.n)
+        self.unregistered = ConflictIndex(config.n)
+        """Commands whose decision came before anything else of them: no answer to PreAccept names them, and Validate
+        finds them here. Empty but after an outage."""
         self.live: dict[InstanceId, Instance] = {}
         """Instances not yet executed here, or executed and not yet durable as such. The others are in the log."""
         self.decided = Watermarks(config.n)
@@ -239,6 +242,7 @@ class State:
             if instance.init_dep is not None and instance.batch is not None:
                 self.index.register(id_, instance.batch)
             if instance.phase is Phase.COM:
+                self._note_unregistered(instance)
                 self.decided.add(id_)
             if id_ not in self.executed:
                 self.live[id_] = instance
@@ -316,12 +320,17 @@ class State:
         instance.dep = dep
         if isinstance(payload, Batch):
             instance.batch = payload
+        self._note_unregistered(instance)
         instance.votes.clear()
         instance.recovery = None
         self.facts.pop(instance.id, None)
         self.decided.add(instance.id)
         self.save(instance, urgent=fast)
         self.effects.append(Decide(id=instance.id, payload=payload, order=dep, after=NEWEST if fast else NOTHING))
+
+    def _note_unregistered(self, instance: Instance) -> None:
+        if instance.init_dep is None and instance.batch is not None and not instance.nop:
+            self.unregistered.register(instance.id, instance.batch)
 
     def tell(self, peers: tuple[ReplicaId, ...], instance: Instance, *, short: bool = False) -> None:
         """Send the decision; `short` to peers that are known to hold the payload."""

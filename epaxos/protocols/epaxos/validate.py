@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from epaxos.command import HEADER, Batch
-from epaxos.ids import InstanceId, ReplicaId, Vector, covers
+from epaxos.ids import InstanceId, ReplicaId, Vector, covers, join
 from epaxos.messages import MAX_INVALID, Invalidator, Nack, Validate, ValidateOK
 from epaxos.packing import conflicting
 from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
@@ -45,9 +45,16 @@ def validate(state: State, instance: Instance, batch: Batch, init_dep: Vector, d
 
 
 def invalidators(state: State, id_: InstanceId, batch: Batch, dep: Vector) -> Iterator[Invalidator]:
-    """Registered or committed ids that conflict with `id_`, are not in its `dep`, and do not have it in theirs."""
+    """Registered or committed ids that conflict with `id_`, are not in its `dep`, and do not have it in theirs.
+
+    The indexes know the last slot of each lane that may: behind it nothing is looked at, since what has been executed
+    would have to be read from the disk, all of it for a command that conflicts with nothing.
+    """
+    last = join(state.index.conflicts(batch), state.unregistered.conflicts(batch))
     for lane in range(state.n):
-        for slot in range(dep[lane] + 1, state.highest[lane] + 1):
+        # What is before it in its own lane is in its `dep` if it conflicts: the coordinator knew all of it (2.6).
+        first = id_.slot if lane == id_.lane else dep[lane]
+        for slot in range(first + 1, last[lane] + 1):
             other = state.get(InstanceId(EPOCH, slot, lane))
             if other is not None and other.id != id_ and _stands_against(other, id_, batch):
                 yield Invalidator(other.id, other.phase is Phase.COM)

@@ -218,7 +218,7 @@ RECOVERY: Final[tuple[Mutant, ...]] = (
         name="a-later-dependency-counts",
         story="a dependency that was decided behind the command stands against it, as a greater number does (B6, S15)",
         edits=(
-            (_EPAXOS + "validate", "range(dep[lane] + 1, state", "range(1, state"),
+            (_EPAXOS + "validate", "range(first + 1, last", "range(1, last"),
             (
                 _EPAXOS + "validate",
                 "if vector is None or covers(vector, id_) or",
