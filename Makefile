@@ -48,7 +48,7 @@ bench-full: $(STAMP)  ## the same under every leader at six conflict rates: abou
 bench-redis: $(STAMP)  ## what three durable replicas do on this machine, by redis-benchmark (needs redis-tools)
 	@$(BIN)/python -m bench redis $(ARGS)
 
-sim: $(STAMP)  ## 20 000 seeds of the simulator: ten to twelve minutes on two processors
+sim: $(STAMP)  ## 20 000 seeds of the simulator: some thirteen minutes on two processors
 	@$(BIN)/epaxos sim --seeds 1..20000 $(ARGS)
 
 sim-long: $(STAMP)  ## five times as many: about an hour

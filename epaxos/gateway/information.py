@@ -41,6 +41,8 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
     up_s = status.get("up_s", 0)
     uptime_s = int(up_s) if isinstance(up_s, int | float) else 0
     usage = resource.getrusage(resource.RUSAGE_SELF)
+    peak_bytes = usage.ru_maxrss * _KIB
+    resident_bytes = _resident_bytes(peak_bytes)
     keys = context.server.count_keys()
     yield (
         "Server",
@@ -62,9 +64,9 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
     yield (
         "Memory",
         [
-            ("used_memory", _resident_bytes()),
-            ("used_memory_rss", _resident_bytes()),
-            ("used_memory_peak", usage.ru_maxrss * _KIB),
+            ("used_memory", resident_bytes),
+            ("used_memory_rss", resident_bytes),
+            ("used_memory_peak", peak_bytes),
             ("maxmemory", 0),
             ("maxmemory_policy", "noeviction"),
         ],
@@ -81,6 +83,8 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
     yield "Epaxos", [(name, value) for name, value in status.items() if isinstance(value, int | str | float)]
 
 
-def _resident_bytes() -> int:
-    """What the process holds of the machine's memory, keys and all."""
+def _resident_bytes(peak_bytes: int) -> int:
+    """What the process holds of the machine's memory, keys and all; the most it held, where only that is told."""
+    if not _STATM.exists():
+        return peak_bytes
     return int(_STATM.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
