@@ -6,6 +6,7 @@ what a command costs there is told apart from what its links cost.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -89,7 +90,7 @@ def test_nothing_of_a_machine_outlives_whoever_started_it(tmp_path: Path) -> Non
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": str(tmp_path)}) as tool:
         assert tool.stdout is not None
         assert tool.stdout.readline() == b"up\n"
-        running = [os.pidfd_open(pid) for pid in naming(tmp_path)]
+        running = naming(tmp_path)
         tool.kill()
     assert len(running) > 3
     for descriptor in running:
@@ -100,15 +101,12 @@ def test_nothing_of_a_machine_outlives_whoever_started_it(tmp_path: Path) -> Non
 
 
 def naming(directory: Path) -> list[int]:
-    """The processes whose words name that directory."""
+    """A descriptor of each process whose words name that directory. A machine's processes come and go meanwhile."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if os.fsencode(directory) in words:
-            found.append(int(process.name))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if os.fsencode(directory) in (process / "cmdline").read_bytes():
+                found.append(os.pidfd_open(int(process.name)))
     return found
 
 
