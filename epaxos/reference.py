@@ -69,7 +69,7 @@ _KEYS: Final = (
         "raft.preferred",
         "the name of a replica",
         "none",
-        'who should lead, with protocol = "raft": whoever else leads hands over to it as soon as it has all entries; '
+        'who should lead, with protocol = "raft": whoever else leads hands over to it when it has nearly all entries; '
         "the best place is the one whose nearest majority is near to most clients (`python -m topology bounds`)",
     ),
     KeyDoc(

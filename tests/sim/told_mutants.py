@@ -10,6 +10,7 @@ from typing import Final
 from epaxos.testing.mutants import MUTANTS, Mutant
 
 _EPAXOS: Final = "epaxos.protocols.epaxos."
+_RAFT: Final = "epaxos.protocols.raft."
 
 _KNOWN: Final = (
     ("epaxos/s01-newest-vote", "own-record-first"),
@@ -218,6 +219,24 @@ _NEW: Final = (
                     "        groups, self._unrecorded = [each[:1] for each in self._unrecorded], []\n",
                 ),
             ),
+        ),
+    ),
+    (
+        "raft/a-transfer-waits-for-the-log",
+        Mutant(
+            name="raft-transfer-to-one-far-behind",
+            story="a leader stops taking proposals for one who lacks any number of entries",
+            edits=((_RAFT + "transfer", "if alive and progress.match >= self._ends[0]:", "if alive:"),),
+            protocol="raft",
+        ),
+    ),
+    (
+        "raft/a-transfer-is-given-up",
+        Mutant(
+            name="raft-transfer-for-ever",
+            story="a leader that has begun to hand over takes no proposals until the other leads, if ever",
+            edits=((_RAFT + "transfer", "            if now_us >= self._until_us:\n", "            if False:\n"),),
+            protocol="raft",
         ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 from epaxos.ids import ReplicaId
@@ -13,6 +14,10 @@ from epaxos.protocols.raft.state import State
 PATIENCE: Final = 10
 """Election timeouts between two attempts. Small: a preferred replica that cannot lead costs an election each time.
 Large: the leader stays far from its clients for longer."""
+NEAR_TICKS: Final = 4
+"""A replica is nearly there when it has what the log held so many heartbeat intervals ago: two of the longest round
+trips, which is more than an answer takes on a link that keeps up. Nobody's proposals are taken until it has the rest,
+and that takes as long at most, whatever entries weigh and links carry."""
 
 
 class Transfer:
@@ -24,15 +29,19 @@ class Transfer:
         self.target: ReplicaId | None = None
         self._until_us = 0
         self._next_us = 0
+        self._ends: deque[int] = deque(maxlen=NEAR_TICKS)
+        """Where the log ended at the latest ticks, the oldest first."""
 
     def begin(self) -> None:
         """A new term: its leader has its own house to put in order first."""
         self.target = None
+        self._ends.clear()
         self._next_us = self.state.now.mono_us + self.state.election_us()
 
     def tick(self) -> None:
-        """Begin when the preferred replica is there, and give up when it does not take over."""
+        """Begin when the preferred replica is nearly there, and give up when it does not take over."""
         state, now_us, preferred = self.state, self.state.now.mono_us, self.state.preferred
+        self._ends.append(state.log.last)
         if self.target is not None:
             if now_us >= self._until_us:
                 state.note("transfer_failed", f"to {self.target}")
@@ -40,7 +49,8 @@ class Transfer:
                 self._next_us = now_us + PATIENCE * state.election_us()
         elif preferred not in (None, state.me) and now_us >= self._next_us:
             progress = self.lead.progress[preferred]
-            if not progress.probing and now_us < progress.heard_us + state.election_us() // 2:
+            alive = now_us < progress.heard_us + state.election_us() // 2
+            if alive and progress.match >= self._ends[0]:
                 self.start(preferred)
 
     def start(self, target: ReplicaId) -> None:
@@ -58,4 +68,4 @@ class Transfer:
 
     def digest(self) -> tuple[object, ...]:
         """For digests."""
-        return (self.target, self._until_us, self._next_us)
+        return (self.target, self._until_us, self._next_us, list(self._ends))
