@@ -189,6 +189,7 @@ def _calm(matrix: Matrix, limits: Limits) -> Swarm:
         ambush_replies=(),
         interrupts={},
         sieges=(),
+        betrayals=(),
         limits=limits,
         retry_us=100_000,
         preferred=None,

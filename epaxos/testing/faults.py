@@ -31,6 +31,8 @@ AMBUSH: Final = "ambush"
 INTERRUPT: Final = "interrupt"
 RELAPSE: Final = "relapse"
 SIEGE: Final = "siege"
+STUTTER: Final = "stutter"
+BETRAYAL: Final = "betrayal"
 PAUSE: Final = "pause"
 CLOCK: Final = "clock"
 SLOW_SYNC: Final = "slow_sync"
@@ -53,6 +55,8 @@ KINDS: Final[dict[str, str]] = {
     INTERRUPT: "right behind a message of some type its sender dies, is cut off, or stands still",
     RELAPSE: "behind messages and events of some types a replica dies with what is not synced, and is back at once",
     SIEGE: "whoever speaks most is cut off for some election timeouts, while clients go on asking it, and the others",
+    STUTTER: "a replica dies while it sends: the rest of what it had to say reaches nobody",
+    BETRAYAL: "a replica with a slow disk, heard by a few, dies behind a reply, and those who heard it are cut off",
     PAUSE: "a replica stands still for a while",
     CLOCK: "monotonic clocks run at different speeds, wall clocks jump",
     SLOW_SYNC: "a sync takes up to 30 ms",
@@ -63,7 +67,7 @@ KINDS: Final[dict[str, str]] = {
 """Every kind of fault, and what it does."""
 
 KINDS_MIN: Final = 3
-_FAVOURED: Final = (RELAPSE, SIEGE)
+_FAVOURED: Final = (RELAPSE, SIEGE, STUTTER, BETRAYAL)
 """Drawn more often: they make what is rare and goes wrong where a replica believes what holds no longer."""
 _MILLISECOND: Final = 1_000
 
@@ -79,6 +83,22 @@ class Strike(NamedTuple):
     number: int = 0
     aimed: bool = False
     """Is the first victim whoever sends most? A leader does."""
+
+
+class Betrayal(NamedTuple):
+    """What a replica told its client must be known to others than itself and those who have just heard of it."""
+
+    at_us: int
+    victims: tuple[ReplicaId, ...]
+    """The first of them, unless it is `aimed`; the others in the order in which they hear it."""
+    aimed: bool
+    """Is the first victim whoever sends most? A leader does."""
+    sync_us: int
+    """What each of its syncs takes in addition."""
+    replies: int
+    """It dies behind so many replies of its own."""
+    lasts_us: int
+    """How long the others go without those who heard it."""
 
 
 class Siege(NamedTuple):
@@ -126,6 +146,7 @@ class Swarm:
     interrupts: Mapping[str, tuple[int, ...]]
     """For some types of messages: the how many-th of the run are the last that their sender sends for a while."""
     sieges: tuple[Siege, ...]
+    betrayals: tuple[Betrayal, ...]
     limits: Limits
     retry_us: int
     preferred: ReplicaId | None
@@ -172,6 +193,7 @@ def draw(forks: Forks, n: int, without: frozenset[str] = frozenset()) -> Swarm:
         ambush_replies=_ambushes(forks) if AMBUSH in kinds else (),
         interrupts=_interrupts(forks) if INTERRUPT in kinds else {},
         sieges=_sieges(forks, max(retry_us, 4 * base)) if SIEGE in kinds else (),
+        betrayals=_betrayals(forks, n, fault_us, max(retry_us, 4 * base)) if BETRAYAL in kinds else (),
         limits=_limits(forks),
         retry_us=retry_us,
         preferred=pick(forks["faults.preferred"], (None, *range(n))),
@@ -268,6 +290,21 @@ def _sieges(forks: Forks, round_trip_us: int) -> tuple[Siege, ...]:
     return tuple(Siege(each, between(rng, 8 * round_trip_us, 16 * round_trip_us)) for each in replies)
 
 
+def _betrayals(forks: Forks, n: int, fault_us: int, round_trip_us: int) -> tuple[Betrayal, ...]:
+    rng = forks[f"faults.{BETRAYAL}"]
+    return tuple(
+        Betrayal(
+            at_us=between(rng, fault_us // 8, fault_us * 3 // 4),
+            victims=tuple(sorted(range(n), key=lambda _: rng.random())),
+            aimed=chance(rng, 0.8),
+            sync_us=between(rng, round_trip_us // 2, 2 * round_trip_us),
+            replies=between(rng, 1, 3),
+            lasts_us=between(rng, 8 * round_trip_us, 16 * round_trip_us),
+        )
+        for _ in range(between(rng, 1, 2))
+    )
+
+
 class _Often(NamedTuple):
     times: tuple[int, int]
     lasts_us: tuple[int, int]
@@ -284,5 +321,5 @@ _OFTEN: Final[dict[str, _Often]] = {
     FULL_DISK: _Often((1, 2), (5_000, 300_000)),
 }
 
-STRIKING: Final = frozenset({*_OFTEN, AMBUSH, INTERRUPT, RELAPSE, SIEGE})
+STRIKING: Final = frozenset({*_OFTEN, AMBUSH, INTERRUPT, RELAPSE, SIEGE, STUTTER, BETRAYAL})
 """The kinds that strike at moments; the others are properties of a whole run."""

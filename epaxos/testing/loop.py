@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple
 
@@ -20,7 +21,8 @@ from epaxos.protocols.interface import PeerDown
 from epaxos.protocols.registry import Factory
 from epaxos.protocols.view import View
 from epaxos.testing import faults
-from epaxos.testing.faults import Strike
+from epaxos.testing.doom import Doom
+from epaxos.testing.faults import Betrayal, Strike
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 from epaxos.testing.invariants import ALL, Final as World_at_rest, Invariant, Watch
 from epaxos.testing.kvmodel import KvModel
@@ -30,8 +32,6 @@ from epaxos.testing.stage import Stage
 from epaxos.testing.trace import Trace
 from epaxos.testing.workload import Clients, Commands, Source
 
-RELAPSES_MAX: Final = 2
-"""Of one run behind messages or events of one type: somebody has to get something done."""
 SIEGE_COMMANDS: Final = 10
 """Of clients that come because of a siege, some of them to who is besieged."""
 SETTLE_US: Final = 30_000_000
@@ -52,6 +52,18 @@ class Play(NamedTuple):
 
 KV: Final = Play(Kv, Commands, KvModel())
 """The key-value machine."""
+
+
+@dataclass(slots=True)
+class Traitor:
+    """A replica that is about to die behind a reply, and what was done so that its disk and few peers know of it."""
+
+    node: Node
+    life: Life
+    heard: tuple[ReplicaId, ...]
+    cuts: list[tuple[ReplicaId, ReplicaId]]
+    betrayal: Betrayal
+    replies_left: int
 
 
 class World(Stage):
@@ -83,11 +95,11 @@ class World(Stage):
         self._ambushes = list(swarm.ambush_replies)
         self._sieges = list(swarm.sieges)
         self._interrupts = {kind: list(numbers) for kind, numbers in swarm.interrupts.items()}
-        self._relapses = faults.RELAPSE in swarm.kinds
-        self._relapse_rng = forks["relapses"]
-        self._odds: dict[str, float] = {}
-        """By type of message and of event: how likely a replica is to die right behind one."""
-        self._relapsed: Counter[str] = Counter()
+        self._relapses = Doom(forks, "relapses") if faults.RELAPSE in swarm.kinds else None
+        self._stutters = Doom(forks, "stutters") if faults.STUTTER in swarm.kinds else None
+        self._silenced: Life | None = None
+        """It died while it sent: the rest of its last turn is not heard."""
+        self._traitor: Traitor | None = None
         self._sent: Counter[str] = Counter()
         """Messages so far, by type; kept for those types only that are interrupted."""
         self._busy = [0] * n
@@ -103,6 +115,8 @@ class World(Stage):
             self.restart(node)
         for strike in self.swarm.strikes:
             self.at(strike.at_us, self._strike, strike)
+        for betrayal in self.swarm.betrayals:
+            self.at(betrayal.at_us, self._betray, betrayal)
         self.at(self.swarm.fault_us, self._heal)
         while not self._at_rest and self.advance(self._end_us):
             self.events += 1
@@ -146,10 +160,13 @@ class World(Stage):
             node.jump(strike.number % 20_000_001 - 10_000_000)
 
     def _crash_one(self, candidates: list[Node], lasts_us: int, *, forgets: bool = False) -> None:
-        down = sum(not node.up for node in self.nodes)
         alive = [node for node in candidates if node.up]
-        if down < (self.n - 1) // 2 and alive:
+        if alive and self._spares_one():
             self.kill(alive[0], lasts_us, forgets=forgets)
+
+    def _spares_one(self) -> bool:
+        """Does a majority live also when one more dies?"""
+        return sum(not node.up for node in self.nodes) < (self.n - 1) // 2
 
     def _blackout(self, lasts_us: int) -> None:
         for node in self.nodes:
@@ -187,6 +204,35 @@ class World(Stage):
         if not self._surveyed:
             self._crash_one([besieged], 1_000)
 
+    def _betray(self, betrayal: Betrayal) -> None:
+        """From now on one replica is heard by as many as it needs, and its disk lags behind what it says."""
+        if self._healed or self._traitor is not None:
+            return
+        order = betrayal.victims
+        if betrayal.aimed:
+            order = (self._busiest(), *(other for other in order if other != self._busiest()))
+        node, heard, deaf = self.nodes[order[0]], order[1 : 1 + self.n // 2], order[1 + self.n // 2 :]
+        self.trace.line(f"{self.now_us} {node.me} is heard by {heard} only")
+        pairs = [(node.me, each) for each in deaf]
+        for a, b in pairs:
+            self._network.cut(a, b)
+        node.lag_us = betrayal.sync_us
+        self._traitor = traitor = Traitor(node, node.life, heard, pairs, betrayal, betrayal.replies)
+        self.after(2 * betrayal.lasts_us, self._betrayed, traitor)
+
+    def _betrayed(self, traitor: Traitor) -> None:
+        """It dies, if it has replied, and those who remain have never heard of what it said."""
+        if self._traitor is not traitor:
+            return
+        self._traitor = None
+        node = traitor.node
+        node.lag_us = 0
+        if not self._healed and not traitor.replies_left and node.life == traitor.life and self._spares_one():
+            self.struck[faults.BETRAYAL] += 1
+            self._crash_one([node], between(self._fault_rng, 50, 3_000), forgets=True)
+            self._part(traitor.heard, 2, traitor.betrayal.lasts_us)
+        self._mend(traitor.cuts, traitor.cuts)
+
     def _part(self, cut_off: tuple[ReplicaId, ...], shape: int, lasts_us: int) -> None:
         pairs = [(a, b) for a in cut_off for b in range(self.n) if b not in cut_off]
         # Nothing gets out, nothing gets in, or neither, which is the most usual.
@@ -218,6 +264,11 @@ class World(Stage):
         self.trace.line(f"{self.now_us} call {call.number} is answered {call.reply!r}")
         for hook in self.watch.answered:
             hook(call)
+        traitor = self._traitor
+        if traitor is not None and call.life == traitor.life and traitor.replies_left:
+            traitor.replies_left -= 1
+            if not traitor.replies_left:
+                self.after(0, self._betrayed, traitor)
         if not self._healed and self._sieges and self.clients.replies >= self._sieges[0].reply:
             self.after(0, self._siege, self._sieges.pop(0).lasts_us)
         if not self._healed and self._ambushes and self.clients.replies >= self._ambushes[0]:
@@ -234,13 +285,17 @@ class World(Stage):
             self._crash_one([self.nodes[victim]], lasts_us, forgets=chance(self._fault_rng, 0.5))
 
     def send(self, source: Node, peers: tuple[ReplicaId, ...], message: Message) -> None:
-        super().send(source, peers, message)
-        self._busy[source.me] += len(peers)
-        if self._healed or not (self._interrupts or self._relapses):
+        if source.life == self._silenced:
             return
         kind = type(message).__name__
-        if self._relapses and self._is_fatal(kind):
-            self.after(0, self._relapse, source, source.life, kind, True)
+        if self._stutters is not None and not self._healed and self._stutters.is_fatal(kind):
+            peers = self._stutter(self._stutters, source, peers, kind)
+        super().send(source, peers, message)
+        self._busy[source.me] += len(peers)
+        if self._healed:
+            return
+        if self._relapses is not None and self._relapses.is_fatal(kind):
+            self.after(0, self._relapse, self._relapses, source, source.life, kind, True)
         numbers = self._interrupts.get(kind)
         if numbers:
             self._sent[kind] += 1
@@ -249,24 +304,24 @@ class World(Stage):
                 self.after(0, self._interrupt, source, source.life)
 
     def noted(self, node: Node, event: str) -> None:
-        if self._relapses and not self._healed and self._is_fatal(event):
+        doom = self._relapses
+        if doom is not None and not self._healed and doom.is_fatal(event):
             # What it rests on may have reached the disk by then, or not.
-            self.after(log_between(self._relapse_rng, 1, 20_000), self._relapse, node, node.life, event, False)
+            self.after(log_between(doom.rng, 1, 20_000), self._relapse, doom, node, node.life, event, False)
 
-    def _is_fatal(self, what: str) -> bool:
-        """Is this message, or this event, one behind which its replica dies? A type is drawn when it is first seen."""
-        odds = self._odds.get(what)
-        if odds is None:
-            rng = self.forks[f"relapses.{what}"]
-            odds = self._odds[what] = log_between(rng, 50, 1_000) / 1_000 if chance(rng, 0.3) else 0.0
-        return odds > 0.0 and chance(self._relapse_rng, odds)
+    def _relapse(self, doom: Doom, node: Node, life: Life, what: str, forgets: bool) -> None:
+        if not self._healed and node.up and node.life == life and doom.strikes(what):
+            self.struck[faults.RELAPSE] += 1
+            self._crash_one([node], between(doom.rng, 50, 3_000), forgets=forgets)
 
-    def _relapse(self, node: Node, life: Life, what: str, forgets: bool) -> None:
-        if self._healed or not node.up or node.life != life or self._relapsed[what] == RELAPSES_MAX:
-            return
-        self._relapsed[what] += 1
-        self.struck[faults.RELAPSE] += 1
-        self._crash_one([node], between(self._relapse_rng, 50, 3_000), forgets=forgets)
+    def _stutter(self, doom: Doom, node: Node, peers: tuple[ReplicaId, ...], what: str) -> tuple[ReplicaId, ...]:
+        """To whom the message still goes."""
+        if not self._spares_one() or not doom.strikes(what):
+            return peers
+        self.struck[faults.STUTTER] += 1
+        self._silenced = node.life
+        self.after(0, self._crash_one, [node], log_between(doom.rng, 1_000, 500_000))
+        return peers[: between(doom.rng, 0, len(peers) - 1)]
 
     def _interrupt(self, node: Node, life: Life) -> None:
         if self._healed or not node.up or node.life != life:
@@ -293,6 +348,7 @@ class World(Stage):
         # Whoever gives up before a round trip is over, and tries again, never comes to rest.
         self.clients.deadline_us = SETTLE_US
         for node in self.nodes:
+            node.lag_us = 0
             if node.up and node.disk.failure is not None:
                 self.kill(node, 0)
             self.restart(node)

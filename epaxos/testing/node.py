@@ -95,6 +95,8 @@ class Node:
         """When the world will call `_turn`; times that were superseded may come true again."""
         self._paused_until = 0
         self._syncing = False
+        self.lag_us = 0
+        """What each sync takes in addition."""
         self._room_after_us = 0
         self._rate_ppm = world.swarm.clock_ppm[me]
         self._mono_offset_us = 0
@@ -281,7 +283,7 @@ class Node:
     def _sync(self) -> None:
         self._syncing = True
         rng = self._disk_rng
-        lasts = between(rng, 20, max(20, self._world.sync_us))
+        lasts = self.lag_us + between(rng, 20, max(20, self._world.sync_us))
         if chance(rng, self._world.stuck):
             lasts += between(rng, 20_000, 400_000)
         self._world.at(self._world.now_us + lasts, self._synced, self.life, self.disk.unsynced[-1])

@@ -235,6 +235,19 @@ RECOVERY: Final[tuple[Mutant, ...]] = (
         n=7,
     ),
     Mutant(
+        name="hurried-fast-path",
+        story="when T_fast has passed, a slow quorum that agrees is taken for a fast one",
+        edits=(
+            (
+                _EPAXOS + "lead",
+                "        if agree >= quorums.fast:",
+                "        if agree >= (quorums.slow if leading.hurry else quorums.fast):",
+            ),
+        ),
+        where="walks",
+        n=7,
+    ),
+    Mutant(
         name="accepted-and-not-marked",
         story="a vote is stored without the phase that makes it one, so no recovery finds it (B11)",
         edits=((_EPAXOS + "vote", "    instance.phase = Phase.ACC\n    instance.abal", "    instance.abal"),),
