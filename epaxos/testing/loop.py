@@ -17,7 +17,6 @@ from epaxos.ids import ReplicaId
 from epaxos.machines.interface import BatchMachine
 from epaxos.machines.kv import Kv
 from epaxos.messages import Message
-from epaxos.protocols.interface import PeerDown
 from epaxos.protocols.registry import Factory
 from epaxos.protocols.view import View
 from epaxos.testing import faults
@@ -149,7 +148,7 @@ class World(Stage):
         elif strike.kind == faults.PARTITION:
             self._partition(strike)
         elif strike.kind == faults.FLAP and node is not other:
-            self._flap(node, other, strike.lasts_us)
+            self.flap(node, other, strike.lasts_us)
         elif strike.kind == faults.SLOW_LINK:
             self._network.clog(node.me, other.me, self.now_us + strike.lasts_us)
         elif strike.kind == faults.PAUSE:
@@ -251,14 +250,6 @@ class World(Stage):
             self._network.mend(a, b)
         for a, b in pairs:
             self.connect(self.nodes[a], self.nodes[b])
-
-    def _flap(self, a: Node, b: Node, lasts_us: int) -> None:
-        self._breaks[a.me][b.me] += 1
-        self._breaks[b.me][a.me] += 1
-        for node, peer in ((a, b), (b, a)):
-            if node.up and peer.me in node.linked:
-                node.put(PeerDown(peer=peer.me))
-        self.after(lasts_us, self.connect, a, b)
 
     def _replied(self, call: Call) -> None:
         self.trace.line(f"{self.now_us} call {call.number} is answered {call.reply!r}")

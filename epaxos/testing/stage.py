@@ -164,6 +164,15 @@ class Stage:
         if a.up and b.me in a.linked and (unreachable or gone):
             a.put(PeerDown(peer=b.me))
 
+    def flap(self, a: Node, b: Node, lasts_us: int) -> None:
+        """Break the link between two replicas for that time; what was under way is lost."""
+        self._breaks[a.me][b.me] += 1
+        self._breaks[b.me][a.me] += 1
+        for node, peer in ((a, b), (b, a)):
+            if node.up and peer.me in node.linked:
+                node.put(PeerDown(peer=peer.me))
+        self.after(lasts_us, self.connect, a, b)
+
     # -- lives
 
     def kill(self, node: Node, lasts_us: int, *, forgets: bool = False) -> None:

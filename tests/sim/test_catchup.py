@@ -9,7 +9,9 @@ from click.testing import CliRunner
 
 from bench.__main__ import bench
 from bench.catchup import CatchupOptions, CatchupResult, as_table, run_catchup
+from bench.virtual import LINKS_UP_US, SECOND_US, Lab
 from epaxos.commands.status import table
+from topology import load
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,26 @@ def test_it_learns_what_it_missed_at_a_bounded_rate_and_the_others_do_not_notice
     assert result.missed >= 1_000 and result.took_us is not None
     assert result.wrong == [], as_table(result)
     assert max(each["missing"] for each in result.shown) > 200, "its status says how far it is"
+
+
+def test_a_link_that_breaks_meanwhile_costs_its_clients_no_more_than_a_few_round_trips() -> None:
+    """Everybody writes one key, so whoever returns answers for it only when nothing is missing. What was on its way on
+    the link that broke must not be waited for as long as anything comes, which under load is for ever."""
+    matrix = load("gryff5")
+    lab = Lab(matrix)
+    back, other = lab.nodes[matrix.index("OR")], lab.nodes[matrix.index("VA")]
+    killed_us = LINKS_UP_US + SECOND_US // 2
+    up_us, until_us = killed_us + 3 * SECOND_US, killed_us + 6 * SECOND_US
+    for node in lab.nodes:
+        own = b"%d" % node.me
+        key = lambda i, own=own: own if i % 10 else b"shared"  # noqa: E731
+        lab.open_loop(node.me, rate_per_s=50, from_us=LINKS_UP_US, until_us=until_us, key=key)
+    lab.at(killed_us, lab.cut_power, back.me)
+    lab.at(up_us, lab.restart, back)
+    lab.at(up_us + 200_000, lab.flap, back, other, 100_000)
+    lab.run_until(until_us + SECOND_US)
+    took_us = [each.took_us for each in lab.asked if each.site == back.me and each.asked_us > up_us]
+    assert max(us or SECOND_US for us in took_us) < SECOND_US
 
 
 def test_the_command_line_says_the_same() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from epaxos.ids import InstanceId
+import pytest
+
+from epaxos.ids import InstanceId, Lane, ReplicaId
 from epaxos.messages import MAX_SLOT, Commit, CommitQuery, SlotRange
-from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, STEP_US, UNDER_WAY_MIN, CatchUp
+from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, STEP_US, UNDER_WAY_MIN, Ask, CatchUp
 from epaxos.protocols.epaxos.query import ANSWER_AGAIN_US
-from epaxos.protocols.interface import Now, PeerUp, Receive
+from epaxos.protocols.interface import Now, PeerDown, PeerUp, Receive
 from epaxos.testing.byhand import RETRY_US, ByHand, set_
 
 MISSED = 5 * STEP_IDS
@@ -29,6 +31,16 @@ def questions(cluster: ByHand) -> list[SlotRange]:
     """What replica 2 asks about lane 0 below what it has heard of."""
     asked = [r for flight in cluster.pick(CommitQuery, source=2) for r in flight.message.ranges]
     return [r for r in asked if r.lane == 0 and r.last != MAX_SLOT]
+
+
+def counting(asked: list[int]) -> Ask:
+    """Replica 0 is asked; how many ids at a time comes into `asked`."""
+
+    def ask(lane: Lane, vain: int, ranges: list[SlotRange]) -> ReplicaId:
+        asked.append(sum(r.last + 1 - r.first for r in ranges))
+        return 0
+
+    return ask
 
 
 def test_a_link_that_comes_up_tells_how_far_the_others_are() -> None:
@@ -60,17 +72,17 @@ def test_only_so_much_is_asked_for_ahead_of_what_arrives() -> None:
     cluster = ByHand(3)
     state = cluster.sites[2].protocol.state
     asked: list[int] = []
-    catching_up = CatchUp(state, lambda lane, vain, ranges: asked.extend(r.last + 1 - r.first for r in ranges))
+    catching_up = CatchUp(state, counting(asked))
     state.highest[0] = 100 * STEP_IDS
     for _ in range(50):
-        catching_up.learned(InstanceId(0, 1, 1), 100)
+        catching_up.learned(0, InstanceId(0, 1, 1), 100)
     catching_up.begin(0, 100 * STEP_IDS)
     for _ in range(100):
         catching_up.step()
     assert sum(asked) == UNDER_WAY_MIN
     for slot in range(1, 11):
         state.decided.add(InstanceId(0, slot, 0))
-        catching_up.learned(InstanceId(0, slot, 0), 100)
+        catching_up.learned(0, InstanceId(0, slot, 0), 100)
     catching_up.step()
     assert sum(asked) == UNDER_WAY_MIN + 10
 
@@ -79,17 +91,17 @@ def test_whoever_learns_fast_asks_for_more_ahead() -> None:
     cluster = ByHand(3)
     state = cluster.sites[2].protocol.state
     asked: list[int] = []
-    catching_up = CatchUp(state, lambda lane, vain, ranges: asked.extend(r.last + 1 - r.first for r in ranges))
+    catching_up = CatchUp(state, counting(asked))
     state.highest[0] = 100 * STEP_IDS
     for _ in range(50):
-        catching_up.learned(InstanceId(0, 1, 1), 100)
+        catching_up.learned(0, InstanceId(0, 1, 1), 100)
     catching_up.begin(0, 100 * STEP_IDS)
     told = 0
     for _ in range(60):
         state.now = Now(state.now.mono_us + STEP_US, 0)
         for slot in range(told + 1, sum(asked) + 1):
             state.decided.add(InstanceId(0, slot, 0))
-            catching_up.learned(InstanceId(0, slot, 0), 100)
+            catching_up.learned(0, InstanceId(0, slot, 0), 100)
         told = sum(asked)
         catching_up.step()
     for _ in range(100):
@@ -101,13 +113,13 @@ def test_no_more_is_asked_for_at_a_time_than_an_answer_holds() -> None:
     cluster = ByHand(3)
     state = cluster.sites[2].protocol.state
     asked: list[int] = []
-    catching_up = CatchUp(state, lambda lane, vain, ranges: asked.append(sum(r.last + 1 - r.first for r in ranges)))
+    catching_up = CatchUp(state, counting(asked))
     state.highest[0] = 100 * STEP_IDS
     for _ in range(50):
-        catching_up.learned(InstanceId(0, 1, 1), 100)
+        catching_up.learned(0, InstanceId(0, 1, 1), 100)
     catching_up.begin(0, 100 * STEP_IDS)
     state.decided.add(InstanceId(0, 1, 0))
-    catching_up.learned(InstanceId(0, 1, 0), ANSWER_BYTES_MAX // 3)
+    catching_up.learned(0, InstanceId(0, 1, 0), ANSWER_BYTES_MAX // 3)
     catching_up.step()
     assert asked == [STEP_IDS, 2]
 
@@ -163,6 +175,37 @@ def test_what_has_its_turn_is_not_asked_for_in_another_way() -> None:
     last = InstanceId(0, MISSED - 1, 0)
     assert query.catching_up.has_its_turn(last)
     assert query.need([last]) == []
+
+
+def test_what_an_answer_has_overtaken_is_asked_for_in_another_way() -> None:
+    """A link keeps their order, so what is not there by now was lost, or the one that was asked did not know it."""
+    cluster = behind()
+    cluster.wait(RETRY_US)
+    protocol = cluster.sites[2].protocol
+    first = protocol.state.decided.low[0] + 1
+    cluster.pass_on(CommitQuery, source=2, target=0)
+    lost, *come, behind_it = (flight.message for flight in cluster.pick(Commit, source=0))
+    cluster.drop(Commit, source=0)
+    assert lost.id.slot == first
+    for message in come:
+        cluster.turn(2, Receive(peer=0, message=message))
+    assert protocol.query.catching_up.has_its_turn(behind_it.id)
+    assert not protocol.query.catching_up.has_its_turn(lost.id)
+
+
+@pytest.mark.parametrize(("event", "target"), [(PeerDown(peer=0), 1), (PeerUp(peer=0), 0)])
+def test_what_was_asked_on_a_link_that_broke_is_asked_for_again_at_once(event: PeerDown | PeerUp, target: int) -> None:
+    cluster = behind()
+    cluster.wait(RETRY_US)
+    asked = questions(cluster)[0]
+    cluster.pass_on(CommitQuery, source=2, target=0)
+    cluster.turn(2, Receive(peer=0, message=cluster.pick(Commit, source=0)[0].message))
+    cluster.drop()
+    cluster.turn(2, event)
+    cluster.drop()
+    cluster.wait(STEP_US)
+    assert questions(cluster)[0].first == asked.first + 1
+    assert {flight.target for flight in cluster.pick(CommitQuery, source=2)} == {target}
 
 
 def test_a_link_that_only_flapped_costs_a_few_messages() -> None:

@@ -5,14 +5,18 @@ its lowest gap upwards, `STEP_IDS` at a time and `STEP_US` apart, of its own coo
 replica come from all peers at once, and none of them gives more than a small share of its time. Within that pace
 nothing waits for a round trip, so long links do not slow it down; but no more is asked for ahead of what arrives than
 came in the last two seconds, so that on a slow link little waits in the queues.
+
+A link keeps the order of what goes over it, and breaks. So what an answer has overtaken does not come any more: whoever
+was asked does not know it, or it was lost. And what was asked for on a link that broke is asked for again.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from epaxos.ids import InstanceId, Lane
+from epaxos.ids import InstanceId, Lane, ReplicaId
 from epaxos.messages import SlotRange
 from epaxos.protocols.epaxos.state import EPOCH, State
 from epaxos.protocols.interface import SetTimer
@@ -36,8 +40,8 @@ UNDER_WAY_S: Final = 2
 RATE_US: Final = 1_000_000
 """The rate that people are shown is that of so long a time."""
 
-Ask = Callable[[Lane, int, list[SlotRange]], None]
-"""(lane, how often in vain, ranges): ask somebody."""
+Ask = Callable[[Lane, int, list[SlotRange]], ReplicaId]
+"""(lane, how often in vain, ranges): ask somebody; tells whom."""
 
 
 class CatchUp:
@@ -50,12 +54,14 @@ class CatchUp:
         """The slots up to here are old enough to be asked for."""
         self._asked = [0] * state.n
         """The slots up to here have been."""
-        self._under_way = [0] * state.n
-        """How many of them have not been answered, as far as it was counted."""
+        self._under_way = [deque[int]() for _ in range(state.n)]
+        """Those of them whose answer can still come, ascending."""
+        self._whom: list[ReplicaId | None] = [None] * state.n
+        """Who was asked for them."""
         self._size_bytes = ANSWER_BYTES_MAX
         """Of the larger ones among the last decisions that came by a message."""
-        self._answered_us: int | None = None
-        """When the last answer came."""
+        self._answered_us: list[int | None] = [None] * state.n
+        """When the last answer of each replica came."""
         self._began_at = [0] * state.n
         """The decided watermark when that was last begun."""
         self._vain = [0] * state.n
@@ -66,16 +72,27 @@ class CatchUp:
         self._per_s = 0
 
     def begin(self, lane: Lane, goal: int) -> None:
-        """Ask for the gaps of `lane` up to `goal`; again from the lowest when no answers come."""
+        """Ask for the gaps of `lane` up to `goal`; again from the lowest when no more answers can come, or none do."""
         low = self.state.decided.low[lane]
         self._goal[lane] = goal
-        if not self._flows():
-            self._asked[lane] = low
-            self._under_way[lane] = 0
+        if not (self._under_way[lane] and self._flows(lane)):
+            self._restart(lane)
             self._vain[lane] = self._vain[lane] + 1 if low == self._began_at[lane] else 0
         self._began_at[lane] = low
         if not self._stepping:
             self.step()
+
+    def lost(self, peer: ReplicaId) -> None:
+        """The link to `peer` is another one than before, or none: what it was asked and did not answer is lost."""
+        for lane, whom in enumerate(self._whom):
+            if whom == peer:
+                self._restart(lane)
+        if not self._stepping:
+            self.step()
+
+    def _restart(self, lane: Lane) -> None:
+        self._asked[lane] = self.state.decided.low[lane]
+        self._under_way[lane].clear()
 
     def step(self) -> None:
         """The next ids of every lane."""
@@ -85,7 +102,7 @@ class CatchUp:
             slots = self._next(lane, goal)
             if slots:
                 # The first time round the coordinator is asked.
-                self._ask(lane, max(0, self._vain[lane] - 1), _ranges(lane, slots))
+                self._whom[lane] = self._ask(lane, max(0, self._vain[lane] - 1), _ranges(lane, slots))
         if any(asked < goal for asked, goal in zip(self._asked, self._goal, strict=True)):
             self._stepping = True
             self.state.effects.append(SetTimer(timer=CATCH_UP, at_us=self.state.now.mono_us + STEP_US))
@@ -97,39 +114,47 @@ class CatchUp:
         slot = max(self._asked[lane], low)
         end = min(goal, low + AHEAD_IDS)
         window = max(UNDER_WAY_MIN, UNDER_WAY_S * self._per_s // self.state.n)
-        room = min(STEP_IDS, window - self._under_way[lane], max(1, ANSWER_BYTES_MAX // (self._size_bytes + 1)))
+        room = min(STEP_IDS, window - len(self._under_way[lane]), max(1, ANSWER_BYTES_MAX // (self._size_bytes + 1)))
         while slot < end and len(slots) < room:
             slot += 1
             if InstanceId(EPOCH, slot, lane) not in decided:
                 slots.append(slot)
         self._asked[lane] = slot
-        self._under_way[lane] += len(slots)
+        self._under_way[lane].extend(slots)
         return slots
 
     def has_its_turn(self, id_: InstanceId) -> bool:
         """Will it be asked for in this way, or has been, and answers are coming? Then nobody needs to ask for it in
         another, or to recover it."""
-        if id_.slot <= self._asked[id_.lane]:
-            return self._flows()
-        return self._stepping and id_.slot <= self._goal[id_.lane]
+        lane, slot = id_.lane, id_.slot
+        if slot <= self._asked[lane]:
+            under_way = self._under_way[lane]
+            return bool(under_way) and slot >= under_way[0] and self._flows(lane)
+        return self._stepping and slot <= self._goal[lane]
 
-    def _flows(self) -> bool:
-        """Do answers come? A link keeps their order, so what has not come yet waits behind what just has."""
-        if self._answered_us is None:
+    def _flows(self, lane: Lane) -> bool:
+        """Do answers come from whoever was asked? What has not come yet waits behind what just has."""
+        whom = self._whom[lane]
+        answered_us = None if whom is None else self._answered_us[whom]
+        if answered_us is None:
             return False
-        silent_us = self.state.now.mono_us - self._answered_us
-        return silent_us < max(FLOWING_US, 2 * self.state.round_trip_us())
+        return self.state.now.mono_us - answered_us < max(FLOWING_US, 2 * self.state.round_trip_us())
+
+    def learned(self, peer: ReplicaId, id_: InstanceId, size_bytes: int) -> None:
+        """A decision came by a message, with a payload of so many bytes."""
+        lane, slot = id_.lane, id_.slot
+        self._size_bytes = max(size_bytes, self._size_bytes * 7 // 8)
+        if slot > self._asked[lane]:
+            return
+        self._count += 1
+        self._measure()
+        if peer == self._whom[lane]:
+            self._answered_us[peer] = self.state.now.mono_us
+            under_way = self._under_way[lane]
+            while under_way and under_way[0] <= slot:
+                under_way.popleft()
 
     # -- for people
-
-    def learned(self, id_: InstanceId, size_bytes: int) -> None:
-        """A decision came by a message, with a payload of so many bytes."""
-        self._size_bytes = max(size_bytes, self._size_bytes * 7 // 8)
-        if id_.slot <= self._asked[id_.lane]:
-            self._under_way[id_.lane] = max(0, self._under_way[id_.lane] - 1)
-            self._answered_us = self.state.now.mono_us
-            self._count += 1
-            self._measure()
 
     def _measure(self) -> None:
         now_us = self.state.now.mono_us

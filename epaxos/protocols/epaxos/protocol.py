@@ -146,6 +146,7 @@ class EPaxos(Protocol):
 
     def _peer_down(self, event: PeerDown) -> None:
         self.state.link_down(event.peer)
+        self.query.link_down(event.peer)
         self.trigger.orphans()
 
     def _rtt(self, event: Rtt) -> None:
@@ -197,7 +198,7 @@ class EPaxos(Protocol):
         if instance is not None:
             payload = instance.batch if message.payload is None else message.payload
             assert payload is not None
-            self.query.catching_up.learned(instance.id, len(payload.data) if isinstance(payload, Batch) else 0)
+            self.query.catching_up.learned(peer, instance.id, len(payload.data) if isinstance(payload, Batch) else 0)
             self.state.commit(instance, payload, message.dep)
             self._decided(instance)
 

@@ -95,8 +95,10 @@ class Query:
                 self._ask(self._whom(lane, self.sweeps // SWEEPS_TO_OPEN_END), [beyond])
             self._settled[lane] = state.highest[lane]
 
-    def _ask_lane(self, lane: int, vain: int, ranges: list[SlotRange]) -> None:
-        self._ask(self._whom(lane, vain), ranges)
+    def _ask_lane(self, lane: int, vain: int, ranges: list[SlotRange]) -> ReplicaId:
+        peer = self._whom(lane, vain)
+        self._ask(peer, ranges)
+        return peer
 
     def _is_worth_asking(self, lane: int) -> bool:
         """Is there a gap, and is it new, or has it been left alone long enough? Counts the sweeps."""
@@ -116,9 +118,15 @@ class Query:
         """A link came up: this replica may have been away. Ask this peer how far everybody is, and what comes first.
         What was told on the link before may be lost."""
         self._linked = True
+        self._swept = [(0, 0, 0)] * self.state.n
         self._answered = {key: when for key, when in self._answered.items() if key[0] != peer}
         lanes = [lane for lane in range(self.state.n) if lane != self.state.me]
         self._ask(peer, [SlotRange(lane, self.state.decided.low[lane] + 1, MAX_SLOT) for lane in lanes])
+        self.catching_up.lost(peer)
+
+    def link_down(self, peer: ReplicaId) -> None:
+        """What `peer` was asked is asked of others."""
+        self.catching_up.lost(peer)
 
     def _ask(self, peer: ReplicaId, ranges: list[SlotRange]) -> None:
         # A question reveals nothing that the disk would have to hold first.
