@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from bench import load, sites
+from bench import load, open_loop, sites
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.sites import Measured, SiteResult
 from bench.tally import Tally
@@ -205,11 +205,12 @@ async def _load(cluster: LocalCluster, shape: load.Shape, seed: str, progress: P
     tallies = {site: Tally() for site in cluster.spec.names}
     planned = shape.commands * len(tallies)
     start_s = trio.current_time() + _START_IN_S
+    places = [
+        open_loop.Site(partial(cluster.socket_to, site), load.draw(shape, site, seed), tally)
+        for site, tally in tallies.items()
+    ]
     async with trio.open_nursery() as nursery:
-        for site, tally in tallies.items():
-            plan = load.draw(shape, site, seed)
-            connect = partial(cluster.connect, site)
-            nursery.start_soon(partial(load.run, connect, plan, shape, tally, start_s=start_s))
+        nursery.start_soon(partial(open_loop.run, places, shape, start_s=start_s))
         while cluster.running() and sum(tally.settled for tally in tallies.values()) < planned:
             answered = sum(tally.answered for tally in tallies.values())
             failed = sum(tally.failed for tally in tallies.values())

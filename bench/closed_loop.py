@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
+from bench.open_loop import Connect
 from bench.tally import REASONS_MAX
 
 KEYS: Final = 100_000
 """Each client draws from so many of its own."""
 VALUE: Final = b"v" * 16
-CONNECT_WITHIN_S: Final = 5.0
 _RECEIVE_BYTES: Final = 4096
 _LINE_MAX_BYTES: Final = 4096
 """A longer reply than this is no answer to a SET."""
@@ -32,7 +32,7 @@ _POLL_S: Final = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class ClosedLoad:
-    """How to load. `clients` in all, spread evenly over the addresses."""
+    """How to load. `clients` in all, spread evenly over the replicas."""
 
     clients: int
     seconds: float
@@ -64,9 +64,8 @@ class Closed:
 class _Client:
     """One connection, with at most one command out."""
 
-    def __init__(self, number: int, address: tuple[str, int], load: ClosedLoad) -> None:
-        self.socket = socket.create_connection(address, timeout=CONNECT_WITHIN_S)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, number: int, connection: socket.socket, load: ClosedLoad) -> None:
+        self.socket = connection
         self.sent_ns = 0
         self.line = b""
         self._rng = Random(f"{load.seed}/{number}")
@@ -98,13 +97,13 @@ class _Client:
         return line
 
 
-def run(addresses: Sequence[tuple[str, int]], load: ClosedLoad) -> Closed:
+def run(connects: Sequence[Connect], load: ClosedLoad) -> Closed:
     """Load, and count. It blocks, for a thread of its own. Raises OSError when a connection cannot be opened."""
     clients: dict[int, _Client] = {}
     poll = select.epoll()
     try:
         for number in range(load.clients):
-            client = _Client(number, addresses[number % len(addresses)], load)
+            client = _Client(number, connects[number % len(connects)](), load)
             clients[client.socket.fileno()] = client
             poll.register(client.socket.fileno(), select.EPOLLIN)
         for client in clients.values():

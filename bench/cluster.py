@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 STOP_WITHIN_S: Final = 5.0
 """A replica asked to stop may take so long; then it is killed."""
 
+CONNECT_WITHIN_S: Final = 5.0
+"""To a replica on this machine."""
+
 LAB_PORTS: Final = (7400, 6379)
 """For peers and for clients, in every region: nothing else is there."""
 
@@ -162,6 +165,19 @@ class LocalCluster:
             raise
         return trio.SocketStream(socket_)
 
+    def socket_to(self, name: str) -> socket.socket:
+        """As `connect`, for a thread that waits by itself. Raises OSError."""
+        lab = self.spec.lab
+        connection = socket.socket() if lab is None else lab.socket_in(name)
+        try:
+            connection.settimeout(CONNECT_WITHIN_S)
+            connection.connect(self._client[name])
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
     async def ask(self, name: str, *words: str) -> Any:
         """The reply of one replica to one command on a connection of its own.
 
@@ -178,10 +194,6 @@ class LocalCluster:
     def port(self, name: str) -> int:
         """The client port of a replica, for programs that connect by themselves."""
         return self._client[name][1]
-
-    def address(self, name: str) -> tuple[str, int]:
-        """Where clients of a replica connect to."""
-        return self._client[name]
 
     def pid(self, name: str) -> int:
         """The process id of a replica."""

@@ -50,7 +50,7 @@ class FailoverOptions:
     phase_s: float = 5.0
     """Of each of the five phases: quiet, a site dead, back, the leader dead, back."""
     rate_per_s: float | None = None
-    """Commands a second at each site; None: half of what this machine keeps up with, measured before."""
+    """Commands a second at each site; None: half of what this machine takes, measured before."""
     shared: float = 0.1
     """The share of them that write one key from all sites."""
     leader: str | None = None
@@ -68,7 +68,7 @@ class Timeline:
     protocol: str
     leader: str | None
     capacity_per_s: float | None
-    """Commands a second at each site that this machine keeps up with; None where that was not measured."""
+    """Commands a second at each site that this machine takes; None where that was not measured."""
     outages: list[Outage]
     gaps: list[list[Gap]]
     """For each outage, what the surviving sites noticed."""
@@ -237,10 +237,10 @@ def _timeline(
 def as_table(result: FailoverResult) -> str:
     """For people."""
     load = result.load
-    half = ", half of what this machine keeps up with under the slower protocol" if load["half_of_capacity"] else ""
+    half = capacity_words(result.to_json())
     lines = [
-        f"{result.matrix}: {load['rate_per_s']:g} commands/s at each of {len(result.sites)} sites{half}; open loop,"
-        f" {100 * load['shared']:g} % write one key from all sites; seed {load['seed']}",
+        f"{result.matrix}: {load['rate_per_s']:g} commands/s at each of {len(result.sites)} sites{half};"
+        f" open loop, {100 * load['shared']:g} % write one key from all sites; seed {load['seed']}",
         f"{places.in_words(result.backend)}; {result.provenance['machine']}, commit {result.provenance['commit']}",
         "",
         *(line for timeline in result.timelines for line in _spark_lines(timeline, result.bucket_us)),
@@ -248,17 +248,27 @@ def as_table(result: FailoverResult) -> str:
         render(_COLUMNS, [row for timeline in result.timelines for row in _rows(timeline)]),
         "",
         "Milliseconds. A gap is the longest time without an answer at a site: before anybody died, while the replica",
-        "was dead, and from its restart on. RTT: computed, to the nearest majority of those alive. Wait: the longest",
-        "of the commands due then, from the intended send time; lost: how many of them were refused or never answered.",
+        "was dead, and from its restart on. RTT: computed, to the nearest majority of those alive, without which",
+        "nothing is decided there. Wait: the longest of the commands due then, from the intended send time; lost: how",
+        "many of them were refused or never answered.",
         "",
-        f"epaxos, other keys: no gap at a surviving site longer than one RTT: {_verdict(result)}",
+        f"epaxos, other keys: no gap at a surviving site longer than one RTT, dead or back: {_verdict(result)}",
     ]
     return "\n".join(lines)
 
 
+def capacity_words(result: dict[str, Any]) -> str:
+    """Of a result: what the load is half of, if it is that."""
+    if not result["load"]["half_of_capacity"]:
+        return ""
+    slower = min(result["timelines"], key=lambda each: each["capacity_per_s"])
+    return f", half of the {slower['capacity_per_s']:.0f} that clients without rest get from {slower['protocol']} here"
+
+
 def _verdict(result: FailoverResult) -> str:
     far = [
-        f"{gap.site} {ms(gap.down_us)}, before {ms(gap.before_us)}, RTT {ms(gap.rtt_us)}"
+        f"{gap.site} {ms(max(gap.down_us, gap.back_us))}, before {ms(gap.before_us)},"
+        f" none due for {ms(gap.spacing_us)}, RTT {ms(gap.rtt_us)}"
         for timeline in result.timelines
         if timeline.protocol == "epaxos"
         for found in timeline.gaps
@@ -309,10 +319,11 @@ def _spark_lines(timeline: Timeline, bucket_us: int) -> list[str]:
         " and ".join(ms(timeline.longest(number, kind).down_us) for number in range(len(timeline.gaps)))
         for kind in KINDS
     )
+    again = " and ".join(f"{ms(dead.serving_us - dead.restarted_us)}" for dead in timeline.outages)
     return [
         f"{timeline.protocol:>7} {sparks(answered)} up to {per_s} answers/s",
         f"        {''.join(marks).rstrip()}  x dies, ^ is started again",
-        f"        longest gap while dead: other keys {other} ms, the shared key {shared} ms",
+        f"        longest gap while dead: other keys {other} ms, the shared key {shared} ms; serves after {again} ms",
         f"        the load's own delay: p99 {ms(timeline.lag_p99_us)} ms; longest sync of a disk:"
         f" {ms(timeline.longest_sync_us)} ms",
     ]

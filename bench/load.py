@@ -1,30 +1,13 @@
-"""An open-loop load: commands leave when a seeded generator says, whether or not earlier ones were answered.
-
-The send times are drawn beforehand, and latency runs from the *intended* time to the reply. A replica that stops for a
-second is therefore charged with that second by every command that should have left in it (no coordinated omission), and
-what the harness itself loses is charged too, never hidden. What did not succeed is counted by what is known of it.
-"""
+"""What an open-loop load sends, and when: drawn beforehand, whatever becomes of it. `bench.open_loop` sends it."""
 
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
-from typing import TYPE_CHECKING, Final, NamedTuple
-
-import trio
-
-from bench.resp import ConnectionLost, ErrorReply, RespConnection
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from bench.tally import Tally
-
-Connect = Callable[[], Awaitable[trio.abc.Stream]]
-"""Opens one byte stream to the replica. Raises OSError when there is none to be had."""
+from typing import Final, NamedTuple
 
 NOT_APPLIED: Final = frozenset({"BUSY", "REJECTED", "NOQUORUM"})
 """The error codes of a command that was certainly not applied."""
@@ -122,100 +105,3 @@ def _draw_client(
         Arrival(at_us, shape.hot_key, True) if client * count + at in hot else Arrival(at_us, key(), False)
         for at, at_us in enumerate(times_us)
     ]
-
-
-async def run(
-    connect: Connect, plan: Sequence[Sequence[Arrival]], shape: Shape, tally: Tally, *, start_s: float
-) -> None:
-    """Sends the `plan` of one site from the moment `start_s` of trio's clock, and counts every command into `tally`.
-
-    Returns when all are settled, at the latest two reply timeouts after the last intended time; what has not left by
-    then is counted as unsent, and what is still out as unknown. Raises nothing that the replica could cause.
-    """
-    with trio.move_on_at(start_s + shape.duration_s + 2 * shape.reply_timeout_s):
-        async with trio.open_nursery() as nursery:
-            for arrivals in plan:
-                pending = iter(arrivals)
-                for _ in range(min(shape.lanes, len(arrivals))):
-                    nursery.start_soon(_Lane(connect, shape, tally, start_s).run, pending)
-    tally.unsent += sum(map(len, plan)) - tally.settled
-
-
-class _Lane:
-    """One connection of a client. A lane that is free takes the client's next command, so a command leaves late only
-    when every lane is waiting for a reply."""
-
-    def __init__(self, connect: Connect, shape: Shape, tally: Tally, start_s: float) -> None:
-        self._connect = connect
-        self._tally = tally
-        self._start_s = start_s
-        self._timeout_s = shape.reply_timeout_s
-        self._value = b"v" * shape.value_bytes
-        self._connection: RespConnection | None = None
-
-    async def run(self, pending: Iterator[Arrival]) -> None:
-        try:
-            await self._connected()
-            for arrival in pending:
-                await trio.sleep_until(self._start_s + arrival.at_us / 1e6)
-                await self._send(arrival)
-        finally:
-            await self._drop()
-
-    async def _send(self, arrival: Arrival) -> None:
-        """One command, settled whatever happens to it; when the whole load is cut off, as unknown."""
-        tally = self._tally
-        connection = await self._connected()
-        if isinstance(connection, str):
-            tally.rejected += 1
-            tally.because(connection)
-            return
-        intended_s = self._start_s + arrival.at_us / 1e6
-        tally.lag_us.append(_us(trio.current_time() - intended_s))
-        try:
-            with trio.fail_after(self._timeout_s):
-                await connection.call(b"SET", arrival.key, self._value)
-        except ErrorReply as error:
-            self._refused(str(error))
-        except (ConnectionLost, trio.TooSlowError) as error:
-            tally.unknown += 1
-            tally.because("no reply in time" if isinstance(error, trio.TooSlowError) else f"connection lost: {error}")
-            await self._drop()
-        except trio.Cancelled:
-            tally.unknown += 1
-            tally.because("cut off")
-            raise
-        else:
-            tally.answer(arrival.at_us, _us(trio.current_time() - intended_s), arrival.hot)
-
-    def _refused(self, text: str) -> None:
-        code = text.partition(" ")[0]
-        if code in NOT_APPLIED:
-            self._tally.rejected += 1
-        elif code == OUTCOME_UNKNOWN:
-            self._tally.unknown += 1
-        else:
-            self._tally.other += 1
-        self._tally.because(text)
-
-    async def _connected(self) -> RespConnection | str:
-        """The connection, opened if need be, or in words why there is none. One that the replica closed while nothing
-        was asked is no reason to lose a command."""
-        if self._connection is not None and self._connection.is_over():
-            await self._drop()
-        if self._connection is None:
-            try:
-                with trio.fail_after(self._timeout_s):
-                    self._connection = RespConnection(await self._connect())
-            except (OSError, trio.TooSlowError) as error:
-                return f"no connection: {getattr(error, 'strerror', None) or error}"
-        return self._connection
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.aclose()
-
-
-def _us(seconds: float) -> int:
-    return max(0, round(seconds * 1e6))

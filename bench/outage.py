@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from statistics import median_low
 from typing import Final
 
 import trio
 
-from bench import load, sites
+from bench import closed_loop, load, open_loop, sites
 from bench.cell import HOT_KEY, READY_WITHIN_S, CellError, check_links
+from bench.closed_loop import Closed, ClosedLoad
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.load import Arrival
 from bench.resp import ConnectionLost, ErrorReply
@@ -33,14 +33,8 @@ LED_WITHIN_S: Final = 30.0
 _START_IN_S: Final = 1.0
 """The connections of a load open before its first command is due."""
 _POLL_S: Final = 0.05
-CAPACITY_FIRST_PER_S: Final = 40.0
-CAPACITY_FACTOR: Final = 1.5
-CAPACITY_MAX_PER_S: Final = 2_000.0
-CAPACITY_TOLERANCE: Final = 1.25
-CAPACITY_SLACK_US: Final = 10_000
-"""A load is too much when the median wait is above that under the first one by a quarter and ten milliseconds."""
-NEVER_US: Final = 10**12
-_CAPACITY_S: Final = 1.5
+_CAPACITY_WARMUP_S: Final = 1.5
+_CAPACITY_S: Final = 3.0
 
 Progress = Callable[[str], None]
 
@@ -143,14 +137,15 @@ async def _led(cluster: LocalCluster, matrix: Matrix) -> None:
 async def _loaded(cluster: LocalCluster, matrix: Matrix, script: Script, progress: Progress) -> Record:
     record = Record(leader=cluster.spec.leader)
     tallies = {site: Tally() for site in matrix.sites}
+    places = []
+    for site, tally in tallies.items():
+        plan = script.plan(site)
+        record.add_due(site, plan)
+        places.append(open_loop.Site(partial(cluster.socket_to, site), plan, tally))
     start_s = trio.current_time() + _START_IN_S
     zero_s = start_s + WARMUP_S
     async with trio.open_nursery() as nursery:
-        for site, tally in tallies.items():
-            plan = script.plan(site)
-            record.add_due(site, plan)
-            connect = partial(cluster.connect, site)
-            nursery.start_soon(partial(load.run, connect, plan, script.shape(), tally, start_s=start_s))
+        nursery.start_soon(partial(open_loop.run, places, script.shape(), start_s=start_s))
         for site, killed_us, restarted_us, until_us in script.kills():
             progress(f"load; {site} dies next")
             await trio.sleep_until(zero_s + killed_us / 1e6)
@@ -213,32 +208,13 @@ def _enter(record: Record, site: str, tally: Tally) -> None:
 
 
 async def capacity(spec: ClusterSpec, progress: Progress) -> float:
-    """Commands a second at each site that a cluster and this load generator, on this machine, keep up with: the highest
-    open load in a rising row of them under which the median wait is still about that under the lowest. Raises
-    ClusterError."""
+    """Commands a second at each site that a cluster answers on this machine when so many clients a site as the load has
+    connections send their next command as soon as the last one is answered. Raises ClusterError."""
     async with local_cluster(spec) as cluster:
         await cluster.wait_ready(within_s=READY_WITHIN_S)
-        await _waited_us(cluster, CAPACITY_FIRST_PER_S)
-        calm_us, rate_per_s = await _waited_us(cluster, CAPACITY_FIRST_PER_S), CAPACITY_FIRST_PER_S
-        while rate_per_s < CAPACITY_MAX_PER_S:
-            higher_per_s = rate_per_s * CAPACITY_FACTOR
-            progress(f"does this machine keep up with {higher_per_s:.0f} commands/s at each site?")
-            if await _waited_us(cluster, higher_per_s) > calm_us * CAPACITY_TOLERANCE + CAPACITY_SLACK_US:
-                break
-            rate_per_s = higher_per_s
-        return rate_per_s
-
-
-async def _waited_us(cluster: LocalCluster, rate_per_s: float) -> int:
-    """The median wait under that open load at each site; beyond any when commands went unanswered."""
-    tallies = {site: Tally() for site in cluster.spec.names}
-    shape = load.Shape(clients=1, rate_per_s=rate_per_s, duration_s=_CAPACITY_S, lanes=LANES)
-    start_s = trio.current_time() + _START_IN_S
-    async with trio.open_nursery() as nursery:
-        for site, tally in tallies.items():
-            plan = load.draw(shape, site, "capacity")
-            nursery.start_soon(partial(load.run, partial(cluster.connect, site), plan, shape, tally, start_s=start_s))
-    cluster.check()
-    if any(tally.failed for tally in tallies.values()):
-        return NEVER_US
-    return median_low(us for tally in tallies.values() for us in tally.cold_us)
+        progress(f"what do {LANES} clients a site get that never rest?")
+        connects = [partial(cluster.socket_to, name) for name in spec.names]
+        full = ClosedLoad(clients=LANES * len(connects), seconds=_CAPACITY_S, warmup_s=_CAPACITY_WARMUP_S)
+        closed: Closed = await trio.to_thread.run_sync(partial(closed_loop.run, connects, full))
+        cluster.check()
+        return closed.per_s / len(connects)

@@ -6,6 +6,7 @@ import html
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bench.failover import capacity_words
 from bench.page import figure, legend, ms, scrolled, table
 from bench.places import in_words
 from bench.svg import Band, Line, line_chart
@@ -16,14 +17,14 @@ _COLOURS = {"epaxos": 0, "raft": 1}
 def section(result: dict[str, Any]) -> Iterator[str]:
     """Answers and waits over time, the longest gaps, and every site."""
     load, timelines = result["load"], result["timelines"]
-    half = ", half of what this machine keeps up with under the slower protocol" if load["half_of_capacity"] else ""
     first, second = (each["site"] for each in timelines[0]["outages"])
     leader = next((each["leader"] for each in timelines if each["leader"]), None)
     yield "<h2>When a site dies</h2>"
     yield f"<p>{html.escape(_headline(timelines))}</p>"
     yield (
-        f'<p class="dim">{load["rate_per_s"]:g} commands/s at each of {len(result["sites"])} sites{half}, open loop;'
-        f" {100 * load['shared']:g} % write one key from all sites, the others write keys that nobody else does."
+        f'<p class="dim">{load["rate_per_s"]:g} commands/s at each of {len(result["sites"])} sites'
+        f"{capacity_words(result)}; open loop; {100 * load['shared']:g} % write one key from all sites, the others"
+        " write keys that nobody else does."
         f" {first} is killed and comes back, then {second}{', which leads Raft' if second == leader else ''}; shaded"
         f" while dead. {html.escape(in_words(result['backend'])).capitalize()}.</p>"
     )
@@ -101,6 +102,6 @@ def _gaps_table(timelines: Sequence[dict[str, Any]]) -> str:
     return table(head, rows) + (
         '<p class="dim">Milliseconds, on keys that nobody else writes. A gap is the longest time without an answer:'
         " before anybody died, while the replica was dead, from its restart on. RTT: computed, to the nearest majority"
-        " of those alive. Wait: the longest of the commands due then; shared: the same on the key that all sites write."
-        " Lost: how many were refused or never answered.</p>"
+        " of those alive, without which nothing is decided there. Wait: the longest of the commands due then; shared:"
+        " the same on the key that all sites write. Lost: how many were refused or never answered.</p>"
     )

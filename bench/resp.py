@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import hiredis
@@ -49,14 +48,6 @@ class RespConnection:
         if isinstance(reply, hiredis.ReplyError):
             raise ErrorReply(str(reply))
         return reply
-
-    def is_over(self) -> bool:
-        """Has the other side closed it, or said something that nobody asked for? To be asked between two commands."""
-        if not isinstance(self._stream, trio.SocketStream):
-            return False
-        poll = select.poll()
-        poll.register(self._stream.socket.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
 
     async def _reply(self) -> Any:
         received = 0

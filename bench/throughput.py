@@ -115,9 +115,9 @@ async def _step(cluster: LocalCluster, options: ThroughputOptions, clients: int)
         hot_share=options.conflict,
         seed=options.seed,
     )
-    addresses = [cluster.address(name) for name in cluster.spec.names]
+    connects = [partial(cluster.socket_to, name) for name in cluster.spec.names]
     before_s = _cpu_s(cluster)
-    closed: Closed = await trio.to_thread.run_sync(partial(run, addresses, load))
+    closed: Closed = await trio.to_thread.run_sync(partial(run, connects, load))
     after_s = _cpu_s(cluster)
     cluster.check()
     return Step(

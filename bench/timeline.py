@@ -57,7 +57,9 @@ class Gap:
     site: str
     kind: str
     rtt_us: int
-    """Computed: one round trip to the nearest majority of those alive."""
+    """Computed: one round trip to the nearest majority of those alive, without which nothing is decided there."""
+    spacing_us: int
+    """The longest time in which no command was due; a gap cannot be told from one that is as long."""
     before_us: int
     """The longest time without an answer before anybody was killed."""
     down_us: int
@@ -73,8 +75,8 @@ class Gap:
 
     @property
     def within_rtt(self) -> bool:
-        """Did answers keep coming, at intervals of one round trip at most?"""
-        return self.down_us <= self.rtt_us
+        """Did answers keep coming, at intervals of one round trip at most, while a site died and while it returned?"""
+        return max(self.down_us, self.back_us) <= self.rtt_us
 
 
 def survivors_rtt_us(matrix: Matrix, site: str, dead: str) -> int:
@@ -95,12 +97,14 @@ def gaps(
         these = answers.get((site, kind), ())
         at_us = sorted(each.at_us for each in these)
         waited = _took(these, outage.killed_us, outage.restarted_us)
-        planned = sum(outage.killed_us <= each < outage.restarted_us for each in due.get((site, kind), ()))
+        due_us = sorted(due.get((site, kind), ()))
+        planned = sum(outage.killed_us <= each < outage.restarted_us for each in due_us)
         found.append(
             Gap(
                 site=site,
                 kind=kind,
                 rtt_us=survivors_rtt_us(matrix, site, outage.site),
+                spacing_us=longest_gap_us(due_us, outage.killed_us, outage.until_us),
                 before_us=longest_gap_us(at_us, 0, quiet_us),
                 down_us=longest_gap_us(at_us, outage.killed_us, outage.restarted_us),
                 back_us=longest_gap_us(at_us, outage.restarted_us, outage.until_us),

@@ -1,13 +1,17 @@
-"""The load generator against a small server in the same process, in virtual time.
+"""The load generator against a small server in the same thread, in virtual time.
 
 A server here is a function from the number of a command to (the virtual time at which it is answered, the answer).
 """
 
 from __future__ import annotations
 
+import select
+import socket
 from collections import Counter
 from functools import partial
+from heapq import heappop, heappush
 from itertools import pairwise
+from math import inf
 
 import hiredis
 import pytest
@@ -15,12 +19,14 @@ import trio
 import trio.testing
 from hypothesis import given, strategies as st
 
-from bench import load
 from bench.load import Shape, draw
+from bench.open_loop import OpenLoop, Site, run
 from bench.resp import ConnectionLost, ErrorReply, RespConnection
 from bench.tally import REASONS_MAX, Tally, percentile, rank
 
 SECOND_US = 1_000_000
+BEGINS_S = 6.0
+"""When the first command may leave."""
 
 
 def shape(**given) -> Shape:
@@ -28,41 +34,70 @@ def shape(**given) -> Shape:
 
 
 class Server:
-    """Answers each command when `answer` says; keeps what it was sent."""
+    """Answers each command when `answer` says, in a time of its own; keeps what it was sent. It is the wire as well."""
 
-    def __init__(self, nursery: trio.Nursery, answer) -> None:
-        self.nursery = nursery
+    def __init__(self, answer) -> None:
         self.answer = answer
         self.seen: list[tuple[float, list[bytes]]] = []
         self.connections = 0
+        self.now_s = BEGINS_S - 1.0
+        self.mine: set[socket.socket] = set()
+        self.theirs: dict[socket.socket, hiredis.Reader] = {}
+        self.replies: list[tuple[float, int, socket.socket, bytes | None]] = []
 
-    async def connect(self) -> trio.abc.Stream:
-        mine, theirs = trio.testing.memory_stream_pair()
+    def connect(self) -> socket.socket:
+        mine, theirs = socket.socketpair()
+        theirs.setblocking(False)
         self.connections += 1
-        self.nursery.start_soon(self.serve, theirs)
+        self.theirs[theirs] = hiredis.Reader()
         return mine
 
-    async def serve(self, stream: trio.abc.Stream) -> None:
-        reader = hiredis.Reader()
-        async with stream:
-            while data := await stream.receive_some():
-                reader.feed(bytes(data))
-                while (command := reader.gets()) is not False:
-                    self.seen.append((trio.current_time(), command))
-                    at_s, reply = self.answer(trio.current_time())
-                    await trio.sleep_until(at_s)
-                    if reply is None:
-                        return
-                    await stream.send_all(reply)
+    def now(self) -> float:
+        return self.now_s
+
+    def add(self, each: socket.socket) -> None:
+        self.mine.add(each)
+
+    def drop(self, each: socket.socket) -> None:
+        self.mine.remove(each)
+
+    def wait(self, until_s: float) -> list[socket.socket]:
+        for theirs in select.select(list(self.theirs), (), (), 0)[0]:
+            self.take(theirs)
+        next_s = self.replies[0][0] if self.replies else until_s
+        self.now_s = max(self.now_s, min(until_s, next_s))
+        while self.replies and self.replies[0][0] <= self.now_s:
+            _, _, theirs, reply = heappop(self.replies)
+            if reply is None:
+                self.hang_up(theirs)
+            elif theirs in self.theirs:
+                theirs.send(reply)
+        return select.select(list(self.mine), (), (), 0)[0]
+
+    def take(self, theirs: socket.socket) -> None:
+        data = theirs.recv(1 << 16)
+        if not data:
+            self.hang_up(theirs)
+            return
+        reader = self.theirs[theirs]
+        reader.feed(data)
+        while (command := reader.gets()) is not False:
+            self.seen.append((self.now_s, command))
+            at_s, reply = self.answer(self.now_s)
+            heappush(self.replies, (at_s, len(self.seen), theirs, reply))
+
+    def hang_up(self, theirs: socket.socket) -> None:
+        del self.theirs[theirs]
+        theirs.close()
 
 
-async def measure(given: Shape, answer, *, seed: str = "1", site: str = "CA") -> tuple[Tally, Server]:
-    tally = Tally()
-    async with trio.open_nursery() as nursery:
-        server = Server(nursery, answer)
-        start_s = trio.current_time() + 1.0
-        await load.run(server.connect, draw(given, site, seed), given, tally, start_s=start_s)
-        nursery.cancel_scope.cancel()
+def measure(given: Shape, answer, *, stop_s: float = inf) -> tuple[Tally, Server]:
+    tally, server = Tally(), Server(answer)
+    site = Site(server.connect, draw(given, "CA", "1"), tally)
+    OpenLoop([site], given, server, BEGINS_S).run(lambda: server.now_s >= stop_s)
+    for theirs in list(server.theirs):
+        server.hang_up(theirs)
+    assert not server.mine, "no connection is left"
     return tally, server
 
 
@@ -129,10 +164,9 @@ def test_a_load_that_cannot_be_drawn_is_refused(field: str, value: float) -> Non
         shape(**{field: value})
 
 
-@pytest.mark.trio
-async def test_every_command_leaves_at_its_intended_time_and_is_timed_to_its_reply(autojump_clock) -> None:
+def test_every_command_leaves_at_its_intended_time_and_is_timed_to_its_reply() -> None:
     given = shape(clients=2, hot_share=0.5)
-    tally, server = await measure(given, after(0.05))
+    tally, server = measure(given, after(0.05))
     assert (tally.answered, tally.failed, tally.settled) == (200, 0, 200)
     assert len(tally.hot_us) == len(tally.cold_us) == 100
     assert tally.ascending_us() == pytest.approx([50_000] * 200, abs=2)
@@ -144,15 +178,14 @@ async def test_every_command_leaves_at_its_intended_time_and_is_timed_to_its_rep
     assert {len(command[2]) for _, command in server.seen} == {16}
 
 
-@pytest.mark.trio
-async def test_a_stall_is_charged_to_every_command_that_should_have_left_in_it(autojump_clock) -> None:
-    resumes_s = trio.current_time() + 1.0 + 0.6
+def test_a_stall_is_charged_to_every_command_that_should_have_left_in_it() -> None:
+    resumes_s = BEGINS_S + 0.6
 
     def stalls(now_s: float) -> tuple[float, bytes]:
         return max(now_s + 0.001, resumes_s), b"+OK\r\n"
 
     given = shape(lanes=2)
-    tally, _ = await measure(given, stalls)
+    tally, _ = measure(given, stalls)
     (arrivals,) = draw(given, "CA", "1")
     in_the_stall = [arrival for arrival in arrivals if arrival.at_us < 600_000]
     assert tally.answered == 100
@@ -175,46 +208,42 @@ async def test_a_stall_is_charged_to_every_command_that_should_have_left_in_it(a
         (b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n", "other"),
     ],
 )
-@pytest.mark.trio
-async def test_errors_are_counted_by_what_is_known_of_the_command(autojump_clock, reply: bytes, outcome: str) -> None:
-    tally, _ = await measure(shape(), after(0.01, reply))
+def test_errors_are_counted_by_what_is_known_of_the_command(reply: bytes, outcome: str) -> None:
+    tally, _ = measure(shape(), after(0.01, reply))
     counts = {name: getattr(tally, name) for name in ("answered", "rejected", "unknown", "other", "unsent")}
     assert counts == dict.fromkeys(counts, 0) | {outcome: 100}
     assert tally.reasons == {reply[1:-2].decode(): 100}
     assert not tally.ascending_us()
 
 
-@pytest.mark.trio
-async def test_a_reply_that_does_not_come_in_time_leaves_the_outcome_unknown(autojump_clock) -> None:
-    tally, server = await measure(shape(reply_timeout_s=0.5), after(60.0))
+def test_a_reply_that_does_not_come_in_time_leaves_the_outcome_unknown() -> None:
+    tally, server = measure(shape(reply_timeout_s=0.5), after(60.0))
     assert (tally.unknown, tally.settled) == (100, 100)
     assert tally.reasons == {"no reply in time": 100}
     assert server.connections > 64, "a connection whose reply is still to come may not carry the next command"
 
 
-@pytest.mark.trio
-async def test_a_connection_that_breaks_leaves_the_outcome_unknown_and_is_opened_again(autojump_clock) -> None:
-    tally, server = await measure(shape(lanes=1), after(0.001, None))
+def test_a_connection_that_breaks_leaves_the_outcome_unknown_and_is_opened_again() -> None:
+    tally, server = measure(shape(lanes=1), after(0.001, None))
     assert (tally.unknown, tally.settled) == (100, 100)
     assert tally.reasons == {"connection lost: closed by the replica": 100}
     assert server.connections == 100
 
 
-@pytest.mark.trio
-async def test_a_command_without_a_connection_was_certainly_not_applied(autojump_clock) -> None:
-    async def refuse() -> trio.abc.Stream:
+def test_a_command_without_a_connection_was_certainly_not_applied() -> None:
+    def refuse() -> socket.socket:
         raise ConnectionRefusedError(111, "Connection refused")
 
-    tally, given = Tally(), shape()
-    await load.run(refuse, draw(given, "CA", "1"), given, tally, start_s=trio.current_time())
+    tally, given = Tally(), shape(lanes=2)
+    server = Server(after(0.01))
+    OpenLoop([Site(refuse, draw(given, "CA", "1"), tally)], given, server, server.now_s).run(lambda: False)
     assert (tally.rejected, tally.settled) == (100, 100)
     assert tally.reasons == {"no connection: Connection refused": 100}
 
 
-@pytest.mark.trio
-async def test_what_never_left_and_what_is_still_out_are_counted_when_the_load_is_cut(autojump_clock) -> None:
+def test_what_never_left_and_what_is_still_out_are_counted_when_the_load_is_cut() -> None:
     given = shape(lanes=2, reply_timeout_s=2.0)
-    tally, server = await measure(given, after(1.9))
+    tally, server = measure(given, after(1.9))
     # Two lanes, 1.9 s a command, cut 5 s after the start.
     assert tally.settled == 100
     assert (tally.answered, tally.unknown) == (4, 2)
@@ -223,18 +252,29 @@ async def test_what_never_left_and_what_is_still_out_are_counted_when_the_load_i
     assert len(server.seen) == 6
 
 
-@pytest.mark.trio
-async def test_an_outside_cancellation_passes_and_every_command_is_still_settled_once(autojump_clock) -> None:
-    given, tally = shape(), Tally()
-    async with trio.open_nursery() as nursery:
-        server = Server(nursery, after(0.2))
-        plan = draw(given, "CA", "1")
-        nursery.start_soon(partial(load.run, server.connect, plan, given, tally, start_s=trio.current_time()))
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.deadline = trio.current_time() + 0.5
-    assert nursery.cancel_scope.cancelled_caught
+def test_when_it_is_stopped_every_command_is_still_settled_once() -> None:
+    tally, server = measure(shape(), after(0.2), stop_s=6.5)
     assert 0 < tally.answered < 100
     assert tally.unknown + tally.answered == len(server.seen)
+    assert tally.settled == 100
+
+
+@pytest.mark.trio
+async def test_a_real_load_keeps_its_times_and_ends_when_it_is_cancelled() -> None:
+    """On real sockets, in real time: the wire of the machine, and the thread."""
+    given, tally = shape(rate_per_s=20, duration_s=0.2, reply_timeout_s=60), Tally()
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    site = Site(partial(socket.create_connection, listener.socket.getsockname()), draw(given, "CA", "1"), tally)
+    async with listener, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(run, [site], given, start_s=trio.current_time()))
+        streams = [await listener.accept() for _ in range(4)]
+        for stream in streams:
+            assert await stream.receive_some()
+        nursery.cancel_scope.cancel()
+    for stream in streams:
+        await stream.aclose()
+    assert (tally.unknown, tally.settled) == (4, 4)
+    assert tally.reasons == {"cut off": 4}
 
 
 @pytest.mark.trio

@@ -93,6 +93,9 @@ def _enter(libc: ctypes.CDLL, descriptor: int, name: str) -> None:
 def prompt() -> Iterator[None]:
     """In the block this process runs as soon as it is woken, whatever else keeps the machine busy. For what only moves
     or times packets."""
+    if not hasattr(os, "sched_setscheduler"):
+        yield
+        return
     before = os.sched_getscheduler(0)
     with suppress(PermissionError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
