@@ -6,7 +6,7 @@ import pytest
 
 from epaxos.ids import InstanceId, Lane, ReplicaId
 from epaxos.messages import MAX_SLOT, Commit, CommitQuery, SlotRange
-from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, STEP_US, UNDER_WAY_MIN, Ask, CatchUp
+from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, FLOWING_US, STEP_IDS, STEP_US, UNDER_WAY_MIN, Ask, CatchUp
 from epaxos.protocols.epaxos.query import ANSWER_AGAIN_US
 from epaxos.protocols.interface import Now, PeerDown, PeerUp, Receive
 from epaxos.testing.byhand import RETRY_US, ByHand, set_
@@ -193,8 +193,18 @@ def test_what_an_answer_has_overtaken_is_asked_for_in_another_way() -> None:
     assert not protocol.query.catching_up.has_its_turn(lost.id)
 
 
-@pytest.mark.parametrize(("event", "target"), [(PeerDown(peer=0), 1), (PeerUp(peer=0), 0)])
-def test_what_was_asked_on_a_link_that_broke_is_asked_for_again_at_once(event: PeerDown | PeerUp, target: int) -> None:
+ALL_LANES = CommitQuery(epoch=0, ranges=(SlotRange(1, 1, MAX_SLOT), SlotRange(2, 1, MAX_SLOT)))
+"""What a replica asks whose link has come up."""
+
+
+@pytest.mark.parametrize(
+    ("event", "target"),
+    [(PeerDown(peer=0), 1), (PeerUp(peer=0), 0), (Receive(peer=0, message=ALL_LANES), 0)],
+    ids=["the link is down", "up again", "up again at the other end only"],
+)
+def test_what_was_asked_on_a_link_that_broke_is_asked_for_again_at_once(
+    event: PeerDown | PeerUp | Receive, target: int
+) -> None:
     cluster = behind()
     cluster.wait(RETRY_US)
     asked = questions(cluster)[0]
@@ -206,6 +216,21 @@ def test_what_was_asked_on_a_link_that_broke_is_asked_for_again_at_once(event: P
     cluster.wait(STEP_US)
     assert questions(cluster)[0].first == asked.first + 1
     assert {flight.target for flight in cluster.pick(CommitQuery, source=2)} == {target}
+
+
+def test_answers_that_stay_away_are_asked_for_again_however_often_the_gap_was_asked_about() -> None:
+    cluster = behind()
+    cluster.wait(RETRY_US)
+    query = cluster.sites[2].protocol.query
+    cluster.pass_on(CommitQuery, source=2, target=0)
+    cluster.turn(2, Receive(peer=0, message=cluster.pick(Commit, source=0)[0].message))
+    cluster.wait(FLOWING_US // 2)
+    cluster.drop()
+    query._swept[0] = (cluster.sites[2].protocol.state.decided.low[0], 0, 1_000)
+    cluster.wait(FLOWING_US // 4)
+    assert not questions(cluster)
+    cluster.wait(FLOWING_US // 2)
+    assert questions(cluster)
 
 
 def test_a_link_that_only_flapped_costs_a_few_messages() -> None:

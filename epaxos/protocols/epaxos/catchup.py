@@ -62,6 +62,8 @@ class CatchUp:
         """Of the larger ones among the last decisions that came by a message."""
         self._answered_us: list[int | None] = [None] * state.n
         """When the last answer of each replica came."""
+        self._since_us = [0] * state.n
+        """When each lane was asked for from its lowest gap on."""
         self._began_at = [0] * state.n
         """The decided watermark when that was last begun."""
         self._vain = [0] * state.n
@@ -76,14 +78,14 @@ class CatchUp:
         low = self.state.decided.low[lane]
         self._goal[lane] = goal
         if not (self._under_way[lane] and self._flows(lane)):
-            self._restart(lane)
             self._vain[lane] = self._vain[lane] + 1 if low == self._began_at[lane] else 0
+            self._restart(lane)
         self._began_at[lane] = low
         if not self._stepping:
             self.step()
 
     def lost(self, peer: ReplicaId) -> None:
-        """The link to `peer` is another one than before, or none: what it was asked and did not answer is lost."""
+        """A link to or from `peer` is a new one, or gone: what it was asked and did not answer is lost."""
         for lane, whom in enumerate(self._whom):
             if whom == peer:
                 self._restart(lane)
@@ -93,6 +95,7 @@ class CatchUp:
     def _restart(self, lane: Lane) -> None:
         self._asked[lane] = self.state.decided.low[lane]
         self._under_way[lane].clear()
+        self._since_us[lane] = self.state.now.mono_us
 
     def step(self) -> None:
         """The next ids of every lane."""
@@ -134,11 +137,21 @@ class CatchUp:
 
     def _flows(self, lane: Lane) -> bool:
         """Do answers come from whoever was asked? What has not come yet waits behind what just has."""
+        answered_us = self._last_us(lane)
+        return answered_us is not None and self.state.now.mono_us - answered_us < self._patience_us()
+
+    def is_silent(self, lane: Lane) -> bool:
+        """Have answers been due for so long that none is on its way? The other end may have dropped them: a queue that
+        was full."""
+        last_us = max(self._since_us[lane], self._last_us(lane) or 0)
+        return bool(self._under_way[lane]) and self.state.now.mono_us - last_us >= self._patience_us()
+
+    def _last_us(self, lane: Lane) -> int | None:
         whom = self._whom[lane]
-        answered_us = None if whom is None else self._answered_us[whom]
-        if answered_us is None:
-            return False
-        return self.state.now.mono_us - answered_us < max(FLOWING_US, 2 * self.state.round_trip_us())
+        return None if whom is None else self._answered_us[whom]
+
+    def _patience_us(self) -> int:
+        return max(FLOWING_US, 2 * self.state.round_trip_us())
 
     def learned(self, peer: ReplicaId, id_: InstanceId, size_bytes: int) -> None:
         """A decision came by a message, with a payload of so many bytes."""

@@ -88,7 +88,7 @@ class Query:
             self._linked = False
             self._settled = list(state.highest)
         for lane in range(state.n):
-            if self._is_worth_asking(lane):
+            if self._is_worth_asking(lane) or self.catching_up.is_silent(lane):
                 self.catching_up.begin(lane, self._settled[lane])
             if open_end and lane != state.me:
                 beyond = SlotRange(lane, self._settled[lane] + 1, MAX_SLOT)
@@ -138,6 +138,9 @@ class Query:
         """Commit for every decided slot of the ranges, up to a bound; silence for the others, and for what may be under
         way. For a range without an end the last one comes first: it says how far the lane goes."""
         state, sent, size = self.state, 0, 0
+        if len(message.ranges) == len(state.others) and all(each.last == MAX_SLOT for each in message.ranges):
+            # Its link to this replica has just come up, and what it had answered before may be lost.
+            self.catching_up.lost(peer)
         for lane, first, last in message.ranges:
             if last == MAX_SLOT and state.highest[lane] > first:
                 self._answer(peer, InstanceId(message.epoch, state.highest[lane], lane))
