@@ -252,6 +252,7 @@ def as_table(result: FailoverResult) -> str:
         "nothing is decided there. Wait: the longest of the commands due then, from the intended send time; lost: how",
         "many of them were refused or never answered.",
         "",
+        *_late(result),
         f"epaxos, other keys: no gap at a surviving site longer than one RTT, dead or back: {_verdict(result)}",
     ]
     return "\n".join(lines)
@@ -263,6 +264,16 @@ def capacity_words(result: dict[str, Any]) -> str:
         return ""
     slower = min(result["timelines"], key=lambda each: each["capacity_per_s"])
     return f", half of the {slower['capacity_per_s']:.0f} that clients without rest get from {slower['protocol']} here"
+
+
+def _late(result: FailoverResult) -> list[str]:
+    """Who was not back when the next phase should have begun: the gaps of that one are then of two outages at once."""
+    return [
+        f"{timeline.protocol}: {dead.site} did not serve within its phase: take longer ones (--seconds)"
+        for timeline in result.timelines
+        for dead in timeline.outages
+        if dead.serving_us > dead.until_us
+    ]
 
 
 def _verdict(result: FailoverResult) -> str:

@@ -45,9 +45,23 @@ def test_what_each_surviving_site_noticed() -> None:
     assert {site for site, _ in found} == {"CA", "VA", "IR", "JP"}
     other, shared = found["CA", OTHER], found["CA", SHARED]
     assert (other.before_us, other.down_us, other.back_us, other.wait_us, other.unanswered) == (100, 100, 100, 50, 1)
-    assert other.within_rtt
+    assert other.within_rtt and other.spacing_us == 100
     assert (shared.down_us, shared.back_us, shared.wait_before_us, shared.wait_us) == (600, 1_600, 500, None)
     assert found["JP", OTHER].down_us == 1_000 and found["JP", OTHER].wait_us is None
+
+
+def test_answers_have_to_keep_coming_while_a_site_is_dead_and_while_it_returns() -> None:
+    outage = Outage(site="OR", killed_us=1_000_000, restarted_us=2_000_000, serving_us=2_500_000, until_us=3_000_000)
+
+    def within_rtt(silent_us: range) -> bool:
+        at_us = [at for at in range(0, 3_000_000, 10_000) if at not in silent_us]
+        found = gaps(MATRIX, outage, {("CA", OTHER): [Answer(at, 0) for at in at_us]}, {}, quiet_us=1_000_000)
+        return next(gap.within_rtt for gap in found if (gap.site, gap.kind) == ("CA", OTHER))
+
+    assert within_rtt(range(1_500_000, 1_600_000))
+    assert within_rtt(range(500_000, 700_000)), "nobody had died"
+    assert not within_rtt(range(1_500_000, 1_620_000))
+    assert not within_rtt(range(2_500_000, 2_620_000))
 
 
 def test_buckets_count_replies_when_they_come_and_waits_when_they_are_due() -> None:
