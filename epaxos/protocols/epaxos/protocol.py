@@ -142,6 +142,7 @@ class EPaxos(Protocol):
     def _peer_up(self, event: PeerUp) -> None:
         self.state.link_up(event.peer)
         self.lead.link_up(event.peer)
+        self.recovery.link_up(event.peer)
         self.query.catch_up(event.peer)
 
     def _peer_down(self, event: PeerDown) -> None:

@@ -171,14 +171,14 @@ class Recoverer:
         if answer is not None:
             recovery.validated[state.me] = answer
             state.due.append((instance.mark, instance.id, Own.VALIDATION, recovery.ballot))
-        self._ask_to_validate(instance)
+        self._ask_to_validate(instance, state.others)
 
     # -- step 3
 
-    def _ask_to_validate(self, instance: Instance) -> None:
+    def _ask_to_validate(self, instance: Instance, peers: tuple[ReplicaId, ...]) -> None:
         recovery: Recovery = instance.recovery
         assert recovery.batch is not None
-        peers = tuple(p for p in self.state.others if p in recovery.quorum and p not in recovery.validated)
+        peers = tuple(p for p in peers if p in recovery.quorum and p not in recovery.validated)
         message = Validate(
             id=instance.id,
             ballot=recovery.ballot,
@@ -291,6 +291,19 @@ class Recoverer:
         self._send_ranges(again)
         self.start(stale)
 
+    def link_up(self, peer: ReplicaId) -> None:
+        """What was sent to `peer` may be lost, and all of it is while a replica that returns has no links yet: ask it
+        now rather than after a timeout, which has grown meanwhile."""
+        again: dict[tuple[ReplicaId, ...], list[Instance]] = {}
+        for id_ in self.active:
+            instance = self.state.live.get(id_)
+            recovery: Recovery | None = None if instance is None else instance.recovery
+            if instance is None or recovery is None or recovery.stage is Stage.COMPETITORS:
+                continue
+            if self.state.may_send_again(instance):
+                self._ask_again(instance, recovery, again, (peer,))
+        self._send_ranges(again)
+
     def resend(self) -> None:
         """Send again whatever was not answered, however short ago it was sent."""
         again: dict[tuple[ReplicaId, ...], list[Instance]] = {}
@@ -312,15 +325,24 @@ class Recoverer:
     def _send_again(
         self, instance: Instance, recovery: Recovery, again: dict[tuple[ReplicaId, ...], list[Instance]]
     ) -> None:
-        """To those who have not answered; a Recover goes into `again`, where it may become part of a range."""
         recovery.sent_us = self.state.now.mono_us
         recovery.resent += 1
+        self._ask_again(instance, recovery, again, self.state.others)
+
+    def _ask_again(
+        self,
+        instance: Instance,
+        recovery: Recovery,
+        again: dict[tuple[ReplicaId, ...], list[Instance]],
+        peers: tuple[ReplicaId, ...],
+    ) -> None:
+        """Those of `peers` who have not answered; a Recover goes into `again`, where it may become part of a range."""
         if recovery.stage is Stage.VOTES:
-            vote.ask_again(self.state, instance, self.state.others)
+            vote.ask_again(self.state, instance, peers)
         elif recovery.stage is Stage.VALIDATION:
-            self._ask_to_validate(instance)
+            self._ask_to_validate(instance, peers)
         else:
-            silent = tuple(p for p in self.state.others if p not in recovery.replies)
+            silent = tuple(p for p in peers if p not in recovery.replies)
             again.setdefault(silent, []).append(instance)
 
     def back_off_us(self, id_: InstanceId) -> int:
