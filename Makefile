@@ -6,6 +6,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 ARGS   ?=
+# What touches nothing outside its process is tested by as many processes as there are processors.
+TESTS  := $(BIN)/python -m pytest -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench sim sim-long model model-deep mutants fuzz powercut redis-diff docs clean
@@ -25,9 +27,10 @@ demo: $(STAMP)  ## replicas on emulated wide-area links, and a table (PROTOCOL=e
 	@$(BIN)/epaxos demo $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(MATRIX),--matrix $(MATRIX)) $(ARGS)
 
 test: $(STAMP)  ## every test; the fast ones once more in pure Python; seeds of the simulator
-	EPAXOS_PURE=1 $(BIN)/python -m pytest -q tests/unit -m "not slow" $(ARGS)
+	EPAXOS_PURE=1 $(TESTS) -q tests/unit -m "not slow" $(ARGS)
 	$(BIN)/epaxos sim --seeds 1..1000 --jobs 2
-	$(BIN)/python -m pytest $(ARGS)
+	$(TESTS) -m "not field" $(ARGS)
+	$(BIN)/python -m pytest -m field $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,19 @@ NAMES = ("CA", "VA", "IR", "OR", "JP", "SG", "NL", "BR", "AU", "UK", "IN", "SC",
 
 settings.register_profile("suite", deadline=None)  # a slow machine is not a wrong program
 settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test that names its twin is the same in either build: the pure one need not run it once more."""
+    if os.environ.get("EPAXOS_PURE"):
+        same = [item for item in items if isinstance(item, pytest.Function) and names_its_twin(item)]
+        config.hook.pytest_deselected(items=same)
+        items[:] = [item for item in items if item not in set(same)]
+
+
+def names_its_twin(item: pytest.Function) -> bool:
+    """Is a compiled module, or its pure twin, among what it is parametrised with?"""
+    return hasattr(item, "callspec") and not {"pure", "compiled"}.isdisjoint(item.callspec.id.split("-"))
 
 
 class ClusterText(Protocol):
