@@ -30,6 +30,8 @@ class Observed(NamedTuple):
     results: Sequence[bytes | None]
     """The reply to each part, as far as the reply tells."""
     pure: bool
+    place: int | None = None
+    """Where it stands in the order of execution, if somebody claims to know that: the order that is tried first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def judge(history: Iterable[Observed]) -> Judgement:
     histories: dict[bytes, list[Operation]] = defaultdict(list)
     for one in history:
         for part, result in zip(one.parts, one.results, strict=True):
-            histories[part.key].append(Operation(one.invoked, one.returned, part, result, one.pure))
+            histories[part.key].append(Operation(one.invoked, one.returned, part, result, one.pure, one.place))
     verdicts = {key: judge_key(operations) for key, operations in histories.items()}
     return Judgement(
         keys=len(histories),

@@ -5,7 +5,8 @@ outcome is unknown has no return: it may take effect at any time after its invoc
 the events in order and takes any operation that has been invoked and not yet been taken, as long as no other one
 has returned in the meantime; what was taken and the state it led to are remembered, so that no configuration is
 visited twice. It is exponential in the worst case: callers keep the operations on one object to a few hundred and
-give hints, and the search gives up after a number of steps rather than never.
+give hints, or an order that they believe in, which is then tried before any other; and the search gives up after a
+number of steps rather than never.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Operation(NamedTuple):
     result: Hashable = None
     pure: bool = False
     """It never changes the state, whatever the state is."""
+    place: int | None = None
+    """Where it stands in an order that somebody claims, if it does. That order is tried first, and never trusted."""
 
 
 class Verdict(enum.Enum):
@@ -74,6 +77,8 @@ def check(
 
     Times must differ from each other; an operation precedes another if it returned before the other was invoked.
     """
+    if _Search(operations, step, hints, steps_max).follow(initial):
+        return Verdict.LINEARIZABLE
     return _Search(operations, step, hints, steps_max).run(initial)
 
 
@@ -120,6 +125,29 @@ class _Search:
     def _may_go(self, state: Hashable, after: Hashable, taken: int) -> bool:
         """Is nothing lost by going from `state` to `after`, with these operations taken?"""
         return after == state or (not self._needed.get(state, 0) & ~taken and self._viable(after))
+
+    def follow(self, initial: Hashable) -> bool:
+        """Is the order that is claimed a linearization? What never changes the state goes wherever it fits."""
+        order = iter(sorted((op.place, index) for index, op in enumerate(self._operations) if op.place is not None))
+        turns = (index for _, index in order if not self._operations[index].pure)
+        turn = next(turns, None)
+        unreturned = sum(1 for op in self._operations if op.returned is not None)
+        state, at = initial, self._next[0]
+        while unreturned:
+            if at == self._end or not self._is_call[at]:
+                return False
+            index = self._of[at]
+            op = self._operations[index]
+            fits, after = self._step(state, op) if op.pure or index == turn else (False, state)
+            if not fits:
+                at = self._next[at]
+                continue
+            if not op.pure:
+                turn = next(turns, None)
+            unreturned -= op.returned is not None
+            self._lift(at)
+            state, at = after, self._next[0]
+        return True
 
     def run(self, initial: Hashable) -> Verdict:
         """Walk until nothing that returned is left, or every way is a dead end."""

@@ -108,6 +108,35 @@ def test_agrees_with_brute_force_on_tiny_histories(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", VERBS)
+def test_an_order_that_is_claimed_changes_no_verdict(kind: str) -> None:
+    rng = Random(kind)
+    for _ in range(500):
+        history = make(rng, kind, rng.randrange(1, 7), unknown=0.2)
+        for _ in range(rng.randrange(2)):
+            history = spoil(rng, history)
+        claim = [*range(len(history)), None]
+        rng.shuffle(claim)
+        expected = Verdict.LINEARIZABLE if explained_by_brute_force(history) else Verdict.BROKEN
+        claimed = [op._replace(place=place) for op, place in zip(history, claim, strict=False)]
+        assert check(claimed, None, step, NO_HINTS) is expected, claimed
+
+
+def test_the_true_order_spares_the_search() -> None:
+    """All at once, and hardly any has a result: far too entangled to be searched."""
+    count, rng = 60, Random(1)
+    order = list(range(count))
+    rng.shuffle(order)
+    total, history = 0, []
+    for place, number in enumerate(order):
+        total += 1 << number
+        history.append(add(number + 1, 1000 + number, 1 << number, total)._replace(place=place))
+    entangled = [op if op.place in (0, count - 1) else op._replace(result=None) for op in history]
+    unplaced = [op._replace(place=None) for op in entangled]
+    assert check(unplaced, None, step, NO_HINTS, steps_max=10_000) is Verdict.UNDECIDED
+    assert check(entangled, None, step, NO_HINTS, steps_max=10_000) is Verdict.LINEARIZABLE
+
+
+@pytest.mark.parametrize("kind", VERBS)
 def test_long_linearizable_histories_are_recognised(kind: str) -> None:
     rng = Random(kind)
     for _ in range(10):
