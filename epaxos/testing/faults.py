@@ -301,7 +301,7 @@ def _betrayals(forks: Forks, n: int, fault_us: int, round_trip_us: int) -> tuple
             replies=between(rng, 1, 3),
             lasts_us=between(rng, 8 * round_trip_us, 16 * round_trip_us),
         )
-        for _ in range(between(rng, 1, 2))
+        for _ in range(between(rng, 2, 4))
     )
 
 

@@ -39,7 +39,7 @@ def test_nothing_goes_wrong(n: int, seeds: range) -> None:
 
 
 def is_rare(cell: str) -> bool:
-    """May a hundred seeds miss it? `make sim` reports what thousands missed."""
+    """May sixty seeds miss it? `make sim` reports what thousands missed."""
     phase, message = cell.split()
     short_lived = phase.endswith("candidate") and message not in ("RequestVote", "Vote")
     seldom = message in ("Validate", "ValidateOK", "Waiting", "TimeoutNow", "ReadIndexOK")
@@ -47,8 +47,8 @@ def is_rare(cell: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_hundred_seeds_of_the_mix_reach_every_fault_and_nearly_every_transition() -> None:
-    summary = summed(list(run_seeds(range(1_000, 1_100))))
+def test_sixty_seeds_of_the_mix_reach_every_fault_and_nearly_every_transition() -> None:
+    summary = summed(list(run_seeds(range(1_000, 1_060))))
     assert summary.violations == []
     assert set(summary.struck) == {kind for kind in KINDS if kind in faults.STRIKING}
     assert [cell for cells in summary.never_visited().values() for cell in cells if not is_rare(cell)] == []

@@ -95,14 +95,11 @@ class Broken(Sequencer):
     ],
 )
 def test_a_wrong_sequencer_is_found_out(kind: type[Sequencer], invariants: set[str]) -> None:
-    found = set()
-    for seed in SEEDS:
-        for violation in run_seed(seed, protocol=factory(kind)).violations:
-            found.add(violation.partition(":")[0])
-            assert f"epaxos sim --seed {seed}" in violation
-    assert found and found <= invariants
+    runs = (run_seed(seed, protocol=factory(kind), n=3) for seed in SEEDS)
+    seed, (violation,) = next((run.seed, run.violations) for run in runs if run.violations)
+    assert violation.partition(":")[0] in invariants and f"epaxos sim --seed {seed}" in violation
 
 
 def test_a_run_that_would_never_end_is_stopped() -> None:
-    (violation,) = run_seed(1, protocol=factory(Chatty)).violations
+    (violation,) = run_seed(1, protocol=factory(Chatty), n=3).violations
     assert violation.startswith("convergence") and "events" in violation
