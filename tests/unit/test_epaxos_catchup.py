@@ -151,7 +151,7 @@ def test_it_ends_and_everything_is_there() -> None:
 def test_people_are_shown_how_fast_it_goes() -> None:
     cluster = behind()
     learned = []
-    for _ in range(20):
+    for _ in range(40):
         cluster.wait(RETRY_US)
         cluster.settle()
         learned.append(cluster.sites[2].protocol.status()["catching_up"]["per_s"])

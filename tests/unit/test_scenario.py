@@ -76,9 +76,9 @@ def test_lost_and_repeated_messages() -> None:
 
 
 def test_clocks_timers_and_links() -> None:
-    assert told("cluster 3", "timers A") == ["A  tick in 100 ms"]
-    assert told("cluster 3", "wait 30ms", "timers A") == ["A  tick in 70 ms"]
-    assert told("cluster 3", "wake A tick", "timers A\ntimers B") == ["A  tick in 100 ms", "B  tick in 100 ms"]
+    assert told("cluster 3", "timers A") == ["A  tick in 800 ms"]
+    assert told("cluster 3", "wait 30ms", "timers A") == ["A  tick in 770 ms"]
+    assert told("cluster 3", "wake A tick", "timers A\ntimers B") == ["A  tick in 800 ms", "B  tick in 800 ms"]
     assert told("cluster 3", "link-down B->A", "state") == ["A  nothing", "B  suspects: A", "C  nothing"]
     assert told("cluster 3", "link-down B->A", "link-up B->A", "state suspects") == [f"{i}  nothing" for i in "ABC"]
     assert "tick" in told("cluster 3", "rtt A->B 300ms", "wake A tick", "timers A")[0]

@@ -111,8 +111,9 @@ class CatchUp:
             self.state.effects.append(SetTimer(timer=CATCH_UP, at_us=self.state.now.mono_us + STEP_US))
 
     def _next(self, lane: Lane, goal: int) -> list[int]:
-        """The next undecided slots of a lane, from where it was asked up to."""
-        decided = self.state.decided
+        """The next slots of a lane, from where it was asked up to, that are undecided and that this replica does not
+        lead: to a leader the decision is told by whoever knows it and gets its next message."""
+        decided, live = self.state.decided, self.state.live
         low, slots = decided.low[lane], list[int]()
         slot = max(self._asked[lane], low)
         end = min(goal, low + AHEAD_IDS)
@@ -120,7 +121,8 @@ class CatchUp:
         room = min(STEP_IDS, window - len(self._under_way[lane]), max(1, ANSWER_BYTES_MAX // (self._size_bytes + 1)))
         while slot < end and len(slots) < room:
             slot += 1
-            if InstanceId(EPOCH, slot, lane) not in decided:
+            id_ = InstanceId(EPOCH, slot, lane)
+            if id_ not in decided and not (id_ in live and live[id_].led):
                 slots.append(slot)
         self._asked[lane] = slot
         self._under_way[lane].extend(slots)

@@ -68,12 +68,16 @@ class EPaxos(Protocol):
         self.recovery = Recoverer(self.state)
         self.trigger = Trigger(self.state, self.recovery)
         self._blocked: tuple[InstanceId, ...] = ()
+        self._passed_over = 0
+        """How many ticks of a replica at rest are left out before the next one."""
 
     def step(self, now: Now, event: Event) -> list[Effect]:
         self.state.now = now
         _EVENTS[type(event)](self, event)
         if self.recovery.active:
             self.recovery.look_again()
+        if self._passed_over and not self.state.rests():
+            self._tick_later()
         return self._effects()
 
     def _effects(self) -> list[Effect]:
@@ -104,7 +108,11 @@ class EPaxos(Protocol):
         self._tick_later()
 
     def _tick_later(self) -> None:
-        self.state.effects.append(SetTimer(timer=TICK, at_us=self.state.now.mono_us + self.state.round_trip_us()))
+        """In a round trip; a replica at rest only asks now and then what is beyond all that it knows."""
+        state = self.state
+        self._passed_over = self.query.sweeps_before_open_end() if state.rests() else 0
+        at_us = state.now.mono_us + (1 + self._passed_over) * state.round_trip_us()
+        state.effects.append(SetTimer(timer=TICK, at_us=at_us))
 
     def _wake(self, event: Wake) -> None:
         if event.timer == TICK:
@@ -113,7 +121,7 @@ class EPaxos(Protocol):
             self.trigger.own(self.lead.open)
             self.trigger.orphans()
             self.trigger.gaps()
-            self.query.sweep()
+            self.query.sweep(self._passed_over)
             self._need(self._blocked)
             self._tick_later()
             return
@@ -256,7 +264,7 @@ class EPaxos(Protocol):
         image.copy_state(state, twin.state)
         roles = (self.lead, self.query, self.recovery, self.trigger)
         image.copy_roles(roles, (twin.lead, twin.query, twin.recovery, twin.trigger))
-        twin._blocked = self._blocked
+        twin._blocked, twin._passed_over = self._blocked, self._passed_over
         return twin
 
     # -- views

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from epaxos.ids import InstanceId, ReplicaId
+from epaxos.ids import InstanceId, Lane, ReplicaId
 from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
 from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, CatchUp
 from epaxos.protocols.epaxos.state import EPOCH, RESEND_DOUBLINGS_MAX, Instance, Phase, State
@@ -76,13 +76,13 @@ class Query:
         likely = [p for p in order if p not in state.suspected] or order
         return likely[times % len(likely)]
 
-    def sweep(self) -> None:
-        """Ask for the gaps below what was heard of one sweep ago; every few sweeps, beyond it, and somebody else."""
+    def sweep(self, passed_over: int = 0) -> None:
+        """Ask for the gaps below what was heard of one sweep ago; every few sweeps, beyond it, and somebody else. Those
+        that were passed over count."""
         state = self.state
         if not state.others:
             return
-        self.sweeps += 1
-        open_end = self.sweeps % SWEEPS_TO_OPEN_END == 0
+        self.sweeps += passed_over + 1
         if self._linked:
             # What was missed is not under way.
             self._linked = False
@@ -90,10 +90,18 @@ class Query:
         for lane in range(state.n):
             if self._is_worth_asking(lane) or self.catching_up.is_silent(lane):
                 self.catching_up.begin(lane, self._settled[lane])
-            if open_end and lane != state.me:
-                beyond = SlotRange(lane, self._settled[lane] + 1, MAX_SLOT)
-                self._ask(self._whom(lane, self.sweeps // SWEEPS_TO_OPEN_END), [beyond])
-            self._settled[lane] = state.highest[lane]
+        turns, rest = divmod(self.sweeps, SWEEPS_TO_OPEN_END)
+        if not rest:
+            by_peer: dict[ReplicaId, list[Lane]] = {}
+            for lane in state.others:
+                by_peer.setdefault(self._whom(lane, turns), []).append(lane)
+            for peer, lanes in by_peer.items():
+                self._ask_beyond(peer, lanes, self._settled)
+        self._settled = list(state.highest)
+
+    def sweeps_before_open_end(self) -> int:
+        """How many sweeps come before the next one that asks for what is beyond all that was heard of."""
+        return -(self.sweeps + 1) % SWEEPS_TO_OPEN_END
 
     def _ask_lane(self, lane: int, vain: int, ranges: list[SlotRange]) -> ReplicaId:
         peer = self._whom(lane, vain)
@@ -120,13 +128,16 @@ class Query:
         self._linked = True
         self._swept = [(0, 0, 0)] * self.state.n
         self._answered = {key: when for key, when in self._answered.items() if key[0] != peer}
-        lanes = [lane for lane in range(self.state.n) if lane != self.state.me]
-        self._ask(peer, [SlotRange(lane, self.state.decided.low[lane] + 1, MAX_SLOT) for lane in lanes])
+        self._ask_beyond(peer, self.state.others, self.state.decided.low)
         self.catching_up.lost(peer)
 
     def link_down(self, peer: ReplicaId) -> None:
         """What `peer` was asked is asked of others."""
         self.catching_up.lost(peer)
+
+    def _ask_beyond(self, peer: ReplicaId, lanes: Iterable[Lane], slots: list[int]) -> None:
+        """For all that this peer knows of these lanes behind these slots."""
+        self._ask(peer, [SlotRange(lane, slots[lane] + 1, MAX_SLOT) for lane in lanes])
 
     def _ask(self, peer: ReplicaId, ranges: list[SlotRange]) -> None:
         # A question reveals nothing that the disk would have to hold first.

@@ -105,6 +105,11 @@ class Instance:
         """The payload voted for or decided."""
         return NOP if self.nop else self.batch
 
+    @property
+    def led(self) -> bool:
+        """Does this replica lead it, at any ballot? Then it sends again until it is answered."""
+        return self.recovery is not None or (self.lead is not None and self.lead.lead0)
+
     def durable_state(self) -> tuple[object, ...]:
         """What a record holds, in record order."""
         return int(self.phase), self.bal, self.abal, self.nop, self.dep, self.init_dep, self.ack_dep
@@ -337,7 +342,11 @@ class State:
         payload = None if short and not instance.nop else instance.payload
         self.send(peers, Commit(id=instance.id, payload=payload, dep=instance.dep))
 
-    # -- who is there
+    # -- who is there, and what is to be done
+
+    def rests(self) -> bool:
+        """Is everything that was ever heard of decided, executed and durable here?"""
+        return not self.live and self.decided.low == self.highest
 
     def link_down(self, peer: ReplicaId) -> None:
         """The link to `peer` broke."""

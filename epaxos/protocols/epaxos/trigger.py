@@ -95,10 +95,7 @@ class Trigger:
     def is_idle(self, id_: InstanceId) -> bool:
         """Undecided, and not being led by this replica at any ballot."""
         instance: Instance | None = self.state.get(id_)
-        if instance is None:
-            return True
-        leads = instance.recovery is not None or (instance.lead is not None and instance.lead.lead0)
-        return instance.phase is not Phase.COM and not leads
+        return instance is None or (instance.phase is not Phase.COM and not instance.led)
 
     def _my_turn(self, id_: InstanceId) -> bool:
         """As many turns after the first time as others come before it; then backing off, with jitter: two recoverers

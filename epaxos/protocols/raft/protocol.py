@@ -64,6 +64,7 @@ class Raft(Protocol):
         self.submit = Submit(self.state, self.lead)
         self.reads = Reads(self.state, self.lead)
         self._started = False
+        self._ticking = False
         self._led: tuple[int, ReplicaId | None] = (0, None)
         """The term and the leader that own batches and reads know of."""
         self._events: dict[type, Callable[[Any], None]] = {
@@ -95,6 +96,8 @@ class Raft(Protocol):
         state.now = now
         self._events[type(event)](event)
         self._follow_up()
+        if not self._ticking and self._has_to_tick():
+            self._tick_later()
         effects, state.effects = state.effects, []
         return effects
 
@@ -126,9 +129,13 @@ class Raft(Protocol):
         self._started = True
         self.submit.start()
         self.elect.start()
-        self._tick_later()
+
+    def _has_to_tick(self) -> bool:
+        """Is there anybody to be heard by, or something to be sent again?"""
+        return self.state.role is Role.LEADER or bool(self.submit.open or self.reads.open)
 
     def _tick_later(self) -> None:
+        self._ticking = True
         state = self.state
         state.effects.append(SetTimer(timer=TICK, at_us=state.now.mono_us + state.heartbeat_us()))
 
@@ -146,7 +153,8 @@ class Raft(Protocol):
             (self.reads if kind == "read" else self.submit).deadline(name)
 
     def _tick(self) -> None:
-        """Once a heartbeat interval, at every replica."""
+        """Once a heartbeat interval, for as long as there is a reason."""
+        self._ticking = False
         if self.state.role is Role.LEADER:
             if self.lead.is_cut_off():
                 self.elect.follow(self.state.term)
@@ -155,7 +163,6 @@ class Raft(Protocol):
                 self.lead.beat()
         self.submit.tick()
         self.reads.tick()
-        self._tick_later()
 
     def _peer_up(self, event: PeerUp) -> None:
         if self.state.role is Role.LEADER:
