@@ -349,14 +349,11 @@ class Engine:
             self._step(Blocked(ids=self.executor.missing()))
 
     def _wake_us(self) -> int | None:
-        waits = (
-            self._timers.next_us(),
-            self._gate.wake_us,
-            self.admission.wake_us(),
-            self._blocked_at_us,
-            self._idle.wake_us,
-        )
-        return min([wake_us for wake_us in waits if wake_us is not None], default=None)
+        soonest_us = self._timers.next_us()
+        for wake_us in (self._gate.wake_us, self.admission.wake_us(), self._blocked_at_us, self._idle.wake_us):
+            if wake_us is not None and (soonest_us is None or wake_us < soonest_us):
+                soonest_us = wake_us
+        return soonest_us
 
     # -- views, and the end
 

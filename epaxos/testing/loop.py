@@ -346,7 +346,10 @@ class World(Stage):
             node.resume()
         for a in self.nodes:
             for b in self.nodes[: a.me]:
-                self.connect(a, b)
+                if a.me in b.linked and b.me in a.linked:
+                    self.measure(a, b)
+                else:
+                    self.connect(a, b)
         self.after(LOOK_US, self._look)
 
     def _look(self) -> None:
@@ -380,12 +383,13 @@ class World(Stage):
         return all(node.consumed == sum(len(a.commands) for a in logs[node.me]) for node in self.nodes)
 
     def _judge(self) -> None:
+        states = {node.me: node.state() for node in self.nodes}
         for node in self.nodes:
-            state = node.state()
-            self.trace.line(f"{node.life} ends as {b''.join(state)!r} {node.engine.protocol.digest().hex()}")
+            ends_as = b"".join(states[node.me])
+            self.trace.line(f"{node.life} ends as {ends_as!r} {node.engine.protocol.digest().hex()}")
         self.watch.finished(
             World_at_rest(
-                states={node.me: node.state() for node in self.nodes},
+                states=states,
                 frontiers={node.me: node.executor.executed() for node in self.nodes},
                 waiting={node.me: node.executor.waiting() for node in self.nodes},
                 settled=self._at_rest,

@@ -43,20 +43,17 @@ class Network:
         if self._cuts[source][target] or chance(self._rng, self._loss):
             self.lost += 1
             return []
-        times = [self._arrival(source, target, now_us)]
-        if self._duplication and chance(self._rng, self._duplication):
-            self.duplicated += 1
-            times.append(times[0] + self._jittered(self._delay_us[source][target]))
-        return times
-
-    def _arrival(self, source: ReplicaId, target: ReplicaId, now_us: int) -> int:
-        delay_us = self._delay_us[source][target]
+        usual_us = delay_us = self._delay_us[source][target]
         if self._drift:
             delay_us += int(delay_us * self._drift[source][target] * now_us / self._swarm.fault_us)
         at = max(now_us + self._jittered(delay_us), self._clogged[source][target])
         if not self._reorders:
-            at = self._last[source][target] = max(at, self._last[source][target])
-        return at
+            last = self._last[source]
+            at = last[target] = max(at, last[target])
+        if self._duplication and chance(self._rng, self._duplication):
+            self.duplicated += 1
+            return [at, at + self._jittered(usual_us)]
+        return [at]
 
     def _jittered(self, delay_us: int) -> int:
         # A long tail: a few messages are much later than the rest, which is what reorders and what times out.

@@ -226,7 +226,8 @@ class Node:
             inbox.clear()
         else:
             inputs = [inbox.popleft() for _ in range(self._inputs_max)]
-        self._world.trace.line(f"{at_us} {self.me} takes {len(inputs)}")
+        if self._world.trace.verbose:
+            self._world.trace.detail(f"{at_us} {self.me} takes {len(inputs)}")
         now = Now(self.mono_us(at_us), at_us + self._wall_offset_us)
         turn = self.engine.turn(now, inputs)
         self.turns += 1

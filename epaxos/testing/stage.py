@@ -154,8 +154,13 @@ class Stage:
                 node.put(PeerDown(peer=peer.me))
             node.linked.add(peer.me)
             node.put(PeerUp(peer=peer.me))
-            if self.measured:
-                node.put(Rtt(peer=peer.me, rtt_us=self._network.rtt_us(node.me, peer.me)))
+        if self.measured:
+            self.measure(a, b)
+
+    def measure(self, a: Node, b: Node) -> None:
+        """Tell two replicas the round trip between them."""
+        for node, peer in ((a, b), (b, a)):
+            node.put(Rtt(peer=peer.me, rtt_us=self._network.rtt_us(a.me, b.me)))
 
     def _disconnect(self, a: Node, b: Node, b_life: object) -> None:
         """Tell `a` that its link to `b` is down, unless it came up again."""
