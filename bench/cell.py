@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from bench import load, open_loop, sites
+from bench import load, open_loop, processors, sites
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.sites import Measured, SiteResult
 from bench.tally import Tally
@@ -100,6 +100,8 @@ class Cell:
     """What `EPAXOS STATUS` said at every site after the load."""
     before: dict[str, dict[str, Any]]
     """And after the warm-up."""
+    busy_share: float | None
+    """Of the processors of this machine, under the load."""
 
 
 async def run_cell(spec: ClusterSpec, matrix: Matrix, load_: CellLoad, progress: Progress) -> Cell:
@@ -111,7 +113,7 @@ async def run_cell(spec: ClusterSpec, matrix: Matrix, load_: CellLoad, progress:
     bounds.protocol_us(spec.protocol, matrix, matrix.sites[0])  # refuses an unknown protocol before anything runs
     progress(f"starting {len(matrix.sites)} replicas")
     async with local_cluster(spec) as cluster:
-        leader, measured, before = await _measure(cluster, matrix, load_, progress)
+        leader, measured, before, busy_share = await _measure(cluster, matrix, load_, progress)
         progress("stopping the replicas")
     judged = partial(sites.judge, matrix, spec.protocol, hot_key=HOT_KEY, leader=leader)
     return Cell(
@@ -120,13 +122,15 @@ async def run_cell(spec: ClusterSpec, matrix: Matrix, load_: CellLoad, progress:
         tallies={site: each.tally for site, each in measured.items()},
         statuses={site: each.status for site, each in measured.items()},
         before=before,
+        busy_share=busy_share,
     )
 
 
 async def _measure(
     cluster: LocalCluster, matrix: Matrix, load_: CellLoad, progress: Progress
-) -> tuple[str | None, dict[str, Measured], dict[str, dict[str, Any]]]:
-    """From starting processes to who led, if anybody, what each site yields, and its status after the warm-up."""
+) -> tuple[str | None, dict[str, Measured], dict[str, dict[str, Any]], float | None]:
+    """From starting processes to who led, if anybody, what each site yields, its status after the warm-up, and how busy
+    the processors were."""
     await cluster.wait_ready(within_s=READY_WITHIN_S)
     progress("measuring the links")
     links_us = await check_links(cluster, matrix)
@@ -135,11 +139,13 @@ async def _measure(
     for site in matrix.sites:
         await cluster.ask(site, "EPAXOS", "RESETSTATS")
     before = {site: await cluster.status(site) for site in matrix.sites}
+    spent = processors.spent()
     tallies = await _load(cluster, load_.shape(load_.seconds), str(load_.seed), progress)
+    busy_share = processors.busy_share(spent, processors.spent())
     measured = {site: Measured(links_us[site], tallies[site], await cluster.status(site)) for site in matrix.sites}
     if await _leader(cluster, matrix) != leader:
         raise CellError("the leader changed during the measurement: no one bound holds for all of it")
-    return leader, measured, before
+    return leader, measured, before, busy_share
 
 
 async def _leader(cluster: LocalCluster, matrix: Matrix) -> str | None:

@@ -182,6 +182,7 @@ def _summed(measured: real.Cell, plan: Plan) -> Cell:
         groups=_groups([status["groups"] for status in measured.statuses.values()]),
         syncs_a_command=_during(measured, lambda status: status["disk"]["syncs"]) / commands if commands else None,
         bytes_a_command=_during(measured, _sent_bytes) / commands if commands else None,
+        busy_share=measured.busy_share,
     )
 
 

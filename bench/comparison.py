@@ -74,6 +74,8 @@ class Cell:
     """Syncs of disks, of all replicas together."""
     bytes_a_command: float | None
     """Between replicas, all links together."""
+    busy_share: float | None
+    """Of the processors of the machine that all of it ran on, under the load; None where no time passes."""
 
     @property
     def workload(self) -> str:
@@ -146,6 +148,7 @@ def as_table(result: Comparison) -> str:
             "Milliseconds of execution: what a client sees, from the intended send time to the reply. Percentiles are",
             f"of all sites together; {ABSENT}: too few commands to claim the figure. Bounds are computed. A group:",
             "so many batches as executed together. Syncs, and bytes between replicas: of all replicas together.",
+            "Busy: the processors of this machine; near 100 % what is measured is the wait for them (lower --rate).",
             "",
             _sites(result),
         ]
@@ -168,12 +171,13 @@ def _cells(result: Comparison) -> str:
                 "/".join(count(cell.groups[name]) for name in ("p50", "max")),
                 ratio(cell.syncs_a_command),
                 count(cell.bytes_a_command),
+                percent(cell.busy_share),
             ]
         )
     columns = [
         *(Column("conflict"), Column("protocol", right=False), Column("bound\nmean"), Column("execution\nmean p50")),
         *(Column("p90"), Column("p99"), Column("p99.9"), Column("fast\npath"), Column("best Raft\n/ this")),
-        *(Column("group\np50/max"), Column("a command\nsyncs"), Column("bytes")),
+        *(Column("group\np50/max"), Column("a command\nsyncs"), Column("bytes"), Column("CPU\nbusy")),
     ]
     return render(columns, rows)
 

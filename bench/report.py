@@ -125,7 +125,7 @@ def _headline(result: Result) -> str:
 
 def _cells_table(result: Result) -> str:
     head = ["keys", "protocol", "bound, mean", "mean p50", *list(SHARES)[1:], "fast path"]
-    head += ["group p50/max", "syncs", "bytes"]
+    head += ["group p50/max", "syncs", "bytes", "CPU busy"]
     rows = [
         [
             cell["workload"],
@@ -137,13 +137,15 @@ def _cells_table(result: Result) -> str:
             "/".join(count(cell["groups"][name]) for name in ("p50", "max")),
             ratio(cell["syncs_a_command"]),
             count(cell["bytes_a_command"]),
+            percent(cell.get("busy_share")),
         ]
         for cell in result["cells"]
     ]
     return table(head, rows) + (
         '<p class="dim">Milliseconds of execution: from the intended send time to the reply. Percentiles of all sites'
         " together; –: too few commands to claim the figure, or not measured. The bound is computed. A group: so many"
-        " batches as executed together. Syncs, and bytes between replicas: a command, of all replicas together.</p>"
+        " batches as executed together. Syncs, and bytes between replicas: a command, of all replicas together. Busy:"
+        " the processors of the machine; near 100 % what is measured is the wait for them.</p>"
     )
 
 

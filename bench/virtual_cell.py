@@ -77,6 +77,7 @@ def _figures(lab: Lab, matrix: Matrix, protocol: str, leader: str | None, load_:
         groups=_groups(lab, LINKS_UP_US + int(load_.warmup_seconds * SECOND_US)),
         syncs_a_command=None,
         bytes_a_command=None,
+        busy_share=None,
     )
 
 

@@ -55,6 +55,7 @@ def comparison(us: int = 60_000) -> dict[str, Any]:
             groups={"p50": 1, "max": 3},
             syncs_a_command=None,
             bytes_a_command=None,
+            busy_share=0.5,
         )
         for conflict in (0.0, 0.25)
         for protocol, leader, more in (("epaxos", None, 0), ("raft", "A", 30_000))
