@@ -365,7 +365,7 @@ def model(
 @click.option(
     "--times", type=click.IntRange(min=1), default=3, show_default=True, help="Hunts of each, for the median."
 )
-@click.option("--seeds-max", type=click.IntRange(min=1), default=400, show_default=True, help="Seeds a hunt may take.")
+@click.option("--seeds-max", type=click.IntRange(min=1), default=1000, show_default=True, help="Seeds a hunt may take.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
 @json_option
 def mutants(
