@@ -124,8 +124,7 @@ def _headline(result: Result) -> str:
 
 
 def _cells_table(result: Result) -> str:
-    head = ["keys", "protocol", "bound, mean", "mean p50", *list(SHARES)[1:], "fast path"]
-    head += ["group p50/max", "syncs", "bytes", "CPU busy"]
+    head = ["keys", "protocol", "bound", "p50", *list(SHARES)[1:], "fast path", "group", "syncs", "bytes", "busy"]
     rows = [
         [
             cell["workload"],
@@ -142,10 +141,11 @@ def _cells_table(result: Result) -> str:
         for cell in result["cells"]
     ]
     return table(head, rows) + (
-        '<p class="dim">Milliseconds of execution: from the intended send time to the reply. Percentiles of all sites'
-        " together; –: too few commands to claim the figure, or not measured. The bound is computed. A group: so many"
-        " batches as executed together. Syncs, and bytes between replicas: a command, of all replicas together. Busy:"
-        " the processors of the machine; near 100 % what is measured is the wait for them.</p>"
+        '<p class="dim">Milliseconds of execution: from the intended send time to the reply. Bound, which is computed,'
+        " and p50: the mean over the sites; the other percentiles: of all sites together; –: too few commands to claim"
+        " the figure, or not measured. A group: so many batches as executed together, p50/max. Syncs, and bytes"
+        " between replicas: a command, of all replicas together. Busy: the processors of the machine; near 100 % what"
+        " is measured is the wait for them.</p>"
     )
 
 
