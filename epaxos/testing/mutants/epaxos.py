@@ -198,7 +198,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
         name="never-asks",
         story="a replica that missed decisions waits for somebody to tell it",
         edits=(
-            (_EPAXOS + "protocol", "            self.query.sweep()\n", ""),
+            (_EPAXOS + "protocol", "            self.query.sweep(self._passed_over)\n", ""),
             (_EPAXOS + "protocol", "            self.trigger.gaps()\n", ""),
             (_EPAXOS + "protocol", "        self.query.catch_up(event.peer)\n", ""),
             (_EPAXOS + "protocol", "Blocked: EPaxos._on_blocked,", "Blocked: lambda self, e: None,"),
