@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 PROTOCOLS: Final = ("epaxos", "raft")
+LATE_US: Final = 50_000
+"""When the load itself is so late, the processors have no time left."""
 VIRTUAL_RATE: Final = 100.0
 """Commands a second at each site in virtual time, where there is no capacity to take half of."""
 
@@ -267,12 +269,18 @@ def capacity_words(result: dict[str, Any]) -> str:
 
 
 def _late(result: FailoverResult) -> list[str]:
-    """Who was not back when the next phase should have begun: the gaps of that one are then of two outages at once."""
+    """Who was not back when the next phase should have begun, since the gaps of that one are then of two outages at
+    once; and whose load was late itself."""
     return [
         f"{timeline.protocol}: {dead.site} did not serve within its phase: take longer ones (--seconds)"
         for timeline in result.timelines
         for dead in timeline.outages
         if dead.serving_us > dead.until_us
+    ] + [
+        f"{timeline.protocol}: one command in a hundred left {ms(lag_us)} ms late: this machine has no time for"
+        " so many, and its gaps are those of a queue: take fewer (--rate)"
+        for timeline in result.timelines
+        if (lag_us := timeline.lag_p99_us or 0) > LATE_US
     ]
 
 
