@@ -97,7 +97,7 @@ class World(Stage):
         self._relapses = Doom(forks, "relapses") if faults.RELAPSE in swarm.kinds else None
         self._stutters = Doom(forks, "stutters") if faults.STUTTER in swarm.kinds else None
         self._silenced: Life | None = None
-        """It died while it sent: the rest of its last turn is not heard."""
+        """It dies while it sends: the rest of this turn is not heard."""
         self._traitor: Traitor | None = None
         self._sent: Counter[str] = Counter()
         """Messages so far, by type; kept for those types only that are interrupted."""
@@ -311,8 +311,14 @@ class World(Stage):
             return peers
         self.struck[faults.STUTTER] += 1
         self._silenced = node.life
-        self.after(0, self._crash_one, [node], log_between(doom.rng, 1_000, 500_000))
+        self.after(0, self._fall_silent, node, node.life, log_between(doom.rng, 1_000, 500_000))
         return peers[: between(doom.rng, 0, len(peers) - 1)]
+
+    def _fall_silent(self, node: Node, life: Life, lasts_us: int) -> None:
+        """Its turn is over, and so is its life, unless somebody else died at this very moment."""
+        self._silenced = None
+        if not self._healed and node.up and node.life == life:
+            self._crash_one([node], lasts_us)
 
     def _interrupt(self, node: Node, life: Life) -> None:
         if self._healed or not node.up or node.life != life:
