@@ -99,6 +99,9 @@ class Betrayal(NamedTuple):
     """It dies behind so many replies of its own."""
     lasts_us: int
     """How long the others go without those who heard it."""
+    returns: bool
+    """Is it back at once, without what it had not synced? Otherwise it stays away as long, and one who heard it is left
+    among the others, so that they are enough."""
 
 
 class Siege(NamedTuple):
@@ -300,6 +303,7 @@ def _betrayals(forks: Forks, n: int, fault_us: int, round_trip_us: int) -> tuple
             sync_us=between(rng, round_trip_us // 2, 2 * round_trip_us),
             replies=between(rng, 1, 3),
             lasts_us=between(rng, 8 * round_trip_us, 16 * round_trip_us),
+            returns=chance(rng, 0.5),
         )
         for _ in range(between(rng, 2, 4))
     )

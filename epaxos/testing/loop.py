@@ -228,8 +228,10 @@ class World(Stage):
         node.lag_us = 0
         if not self._healed and not traitor.replies_left and node.life == traitor.life and self._spares_one():
             self.struck[faults.BETRAYAL] += 1
-            self._crash_one([node], between(self._fault_rng, 50, 3_000), forgets=True)
-            self._part(traitor.heard, 2, traitor.betrayal.lasts_us)
+            self.lose_sent(node)
+            returns, lasts_us = traitor.betrayal.returns, traitor.betrayal.lasts_us
+            self._crash_one([node], between(self._fault_rng, 50, 3_000) if returns else lasts_us, forgets=returns)
+            self._part(traitor.heard if returns else traitor.heard[1:], 2, lasts_us)
         self._mend(traitor.cuts, traitor.cuts)
 
     def _part(self, cut_off: tuple[ReplicaId, ...], shape: int, lasts_us: int) -> None:

@@ -169,6 +169,11 @@ class Stage:
         if a.up and b.me in a.linked and (unreachable or gone):
             a.put(PeerDown(peer=b.me))
 
+    def lose_sent(self, node: Node) -> None:
+        """What is under way from a replica is lost, as it is when its links are reset."""
+        breaks = self._breaks[node.me]
+        breaks[:] = [broken + 1 for broken in breaks]
+
     def flap(self, a: Node, b: Node, lasts_us: int) -> None:
         """Break the link between two replicas for that time; what was under way is lost."""
         self._breaks[a.me][b.me] += 1
