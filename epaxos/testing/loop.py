@@ -135,8 +135,7 @@ class World(Stage):
         if self._healed:
             return
         if strike.aimed:
-            busiest = self._busiest()
-            strike = strike._replace(victims=(busiest, *(other for other in strike.victims if other != busiest)))
+            strike = strike._replace(victims=self._busiest_first(strike.victims))
         self._busy = [sent // 4 for sent in self._busy]
         self.struck[strike.kind] += 1
         self.trace.line(f"{self.now_us} {strike.kind} {strike.victims} for {strike.lasts_us}")
@@ -179,6 +178,10 @@ class World(Stage):
     def _busiest(self) -> ReplicaId:
         return max(range(self.n), key=self._busy.__getitem__)
 
+    def _busiest_first(self, victims: tuple[ReplicaId, ...]) -> tuple[ReplicaId, ...]:
+        busiest = self._busiest()
+        return (busiest, *(other for other in victims if other != busiest))
+
     def _siege(self, lasts_us: int) -> None:
         """What a leader that is none any more takes from its clients must neither last nor be told to them."""
         besieged = self.nodes[self._busiest()]
@@ -207,9 +210,7 @@ class World(Stage):
         """From now on one replica is heard by as many as it needs, and its disk lags behind what it says."""
         if self._healed or self._traitor is not None:
             return
-        order = betrayal.victims
-        if betrayal.aimed:
-            order = (self._busiest(), *(other for other in order if other != self._busiest()))
+        order = self._busiest_first(betrayal.victims) if betrayal.aimed else betrayal.victims
         node, heard, deaf = self.nodes[order[0]], order[1 : 1 + self.n // 2], order[1 + self.n // 2 :]
         self.trace.line(f"{self.now_us} {node.me} is heard by {heard} only")
         pairs = [(node.me, each) for each in deaf]
