@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import click
@@ -30,6 +31,8 @@ class Console:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.progress_shown = sys.stderr.isatty()
+        self.exit_done = EXIT_DONE
+        """The exit code of a command that found nothing wrong, in all that it was to do or until it was interrupted."""
 
     def say(self, text: str) -> None:
         """Words for people: never in the way of a program that reads JSON."""
@@ -47,6 +50,16 @@ class Console:
         """One line that the next one overwrites; silent when nobody watches."""
         if self.progress_shown:
             click.echo(f"\r\x1b[2K{text}", nl=False, err=True)
+
+    @contextmanager
+    def until_interrupted(self) -> Iterator[None]:
+        """A block that an interrupt only ends: what was found until then is worth showing."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.progress_done()
+            self.warn("interrupted: this is what was done until then")
+            self.exit_done = EXIT_INTERRUPTED
 
     def progress_done(self) -> None:
         """Make room for what follows."""

@@ -70,12 +70,13 @@ def _tell(found: Found, path: Path, console: Console) -> None:
 
 
 def walk(*, n: int, count: int, first: int, seed: int, jobs: int, out: Path, console: Console) -> int:
-    """Random walks, until one breaks a law; its way is written as a scenario file."""
+    """Random walks, until one breaks a law; its way is written as a scenario file. Interrupted, it sums up."""
     begun, total = time.perf_counter(), Summary(n)
-    for summary in walk_many(n, seed, first, count, jobs):
-        total.add(summary)
-        total.wall_s = time.perf_counter() - begun
-        console.progress(f"{total.walks} of {count} walks, {total.walks / total.wall_s:.0f} a second")
+    with console.until_interrupted():
+        for summary in walk_many(n, seed, first, count, jobs):
+            total.add(summary)
+            total.wall_s = time.perf_counter() - begun
+            console.progress(f"{total.walks} of {count} walks, {total.walks / total.wall_s:.0f} a second")
     console.progress_done()
     if total.violation is not None:
         where = f"epaxos model --walks 1 --replicas {n} --seed {seed} --first {total.number}"
@@ -95,7 +96,7 @@ def walk(*, n: int, count: int, first: int, seed: int, jobs: int, out: Path, con
         "violation": None if total.violation is None else str(total.violation),
     }
     console.result(value, _summed_up(total))
-    return EXIT_DONE if total.violation is None else EXIT_FAILED
+    return console.exit_done if total.violation is None else EXIT_FAILED
 
 
 def _summed_up(total: Summary) -> str:

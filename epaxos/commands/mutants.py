@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.tables import Column, render
-from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
+from epaxos.console import EXIT_FAILED, Console
 from epaxos.errors import ConfigError
 from epaxos.testing.mutants import MUTANTS, Hunt, Mutant, hunts, row
 
@@ -30,11 +30,12 @@ def chosen(names: Sequence[str], *, quick: bool, protocol: str | None = None) ->
 
 
 def show(mutants: tuple[Mutant, ...], *, times: int, seeds_max: int, jobs: int, console: Console) -> int:
-    """Hunt each of them; the exit code says whether all are dead."""
+    """Hunt each of them; the exit code says whether all are dead. Interrupted, it shows those that were hunted."""
     found: list[tuple[Mutant, list[Hunt]]] = []
-    for mutant, of_it in hunts(mutants, times=times, seeds_max=seeds_max, jobs=jobs):
-        found.append((mutant, of_it))
-        console.progress(f"{len(found)} of {len(mutants)} mutants hunted")
+    with console.until_interrupted():
+        for mutant, of_it in hunts(mutants, times=times, seeds_max=seeds_max, jobs=jobs):
+            found.append((mutant, of_it))
+            console.progress(f"{len(found)} of {len(mutants)} mutants hunted")
     console.progress_done()
     columns = [
         Column("mutant", right=False),
@@ -54,4 +55,4 @@ def show(mutants: tuple[Mutant, ...], *, times: int, seeds_max: int, jobs: int, 
     ]
     console.result(value, render(columns, [list(row(*each)) for each in found]))
     lives = any(hunt.killed_by is None for _, of_it in found for hunt in of_it)
-    return EXIT_FAILED if lives else EXIT_DONE
+    return EXIT_FAILED if lives else console.exit_done

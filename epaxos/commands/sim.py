@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
+from epaxos.console import EXIT_FAILED, Console
 from epaxos.errors import ConfigError
 from epaxos.testing.faults import KINDS
 from epaxos.testing.seeds import SEEDS_A_JOB, SeedResult, run_seed, run_seeds, setting, spare_collector
@@ -14,19 +14,20 @@ from epaxos.testing.summary import Summary
 
 
 def many(seeds: Sequence[int], *, protocol: str | None, n: int | None, jobs: int, console: Console) -> int:
-    """Run them all and sum up; every violation is shown when it is found."""
+    """Run them all and sum up; every violation is shown when it is found. Interrupted, it sums up what was run."""
     summary = Summary()
     jobs = max(1, min(jobs, len(seeds) // SEEDS_A_JOB))
     if jobs == 1:
         spare_collector()
-    for result in run_seeds(seeds, protocol=protocol, n=n, jobs=jobs):
-        summary.add(result)
-        for violation in result.violations:
-            console.say(f"seed {result.seed}: {violation}")
-        console.progress(f"{summary.seeds} of {len(seeds)} seeds, {len(summary.violations)} violations")
+    with console.until_interrupted():
+        for result in run_seeds(seeds, protocol=protocol, n=n, jobs=jobs):
+            summary.add(result)
+            for violation in result.violations:
+                console.say(f"seed {result.seed}: {violation}")
+            console.progress(f"{summary.seeds} of {len(seeds)} seeds, {len(summary.violations)} violations")
     console.progress_done()
     console.result(summary.as_json(), str(summary))
-    return _verdict(bool(summary.violations))
+    return _verdict(bool(summary.violations), console)
 
 
 def one(
@@ -58,7 +59,7 @@ def one(
         )
         result = small.result
     console.result(_as_json(result), _described(result))
-    return _verdict(bool(result.violations))
+    return _verdict(bool(result.violations), console)
 
 
 def _as_json(result: SeedResult) -> dict[str, object]:
@@ -76,5 +77,5 @@ def _described(result: SeedResult) -> str:
     )
 
 
-def _verdict(violated: bool) -> int:
-    return EXIT_FAILED if violated else EXIT_DONE
+def _verdict(violated: bool, console: Console) -> int:
+    return EXIT_FAILED if violated else console.exit_done

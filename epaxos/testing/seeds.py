@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import sys
 import time
 import traceback
@@ -24,6 +23,7 @@ from epaxos.testing import faults
 from epaxos.testing.loop import KV, Play, World
 from epaxos.testing.record import Outcome, Violation
 from epaxos.testing.trace import Sink, Trace
+from epaxos.testing.workers import workers
 from epaxos.testing.workload import COMMANDS_MIN
 
 SEEDS_A_JOB: Final = 4
@@ -192,7 +192,7 @@ def run_seeds(
     if jobs == 1:
         yield from map(run, seeds)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs, spare_collector) as pool:
+    with workers(jobs, spare_collector) as pool:
         yield from pool.imap_unordered(run, seeds, chunksize=SEEDS_A_JOB)
 
 

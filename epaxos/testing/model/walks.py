@@ -11,7 +11,6 @@ A walk is a function of (n, seed, number). Local states hardly recur here, so th
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from epaxos.testing.model.laws import Broken, Facts, Judge, check_restart
 from epaxos.testing.model.scope import Scope
 from epaxos.testing.model.site import Crash, Deliver, Event, Fire, Move, Recover, Resend, Site, Submit, What
 from epaxos.testing.model.temper import draw
+from epaxos.testing.workers import workers
 
 COMMANDS_MAX: Final = 4
 SUBMITS_MAX: Final = 2
@@ -115,7 +115,7 @@ def walk_many(n: int, seed: int, first: int, count: int, jobs: int) -> Iterator[
         results: Iterator[Summary] = map(_chunk, chunks)
         yield from _until_broken(results)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with workers(jobs) as pool:
         yield from _until_broken(pool.imap_unordered(_chunk, chunks))
 
 

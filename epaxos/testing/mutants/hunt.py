@@ -76,13 +76,16 @@ def hunts(
     mutants: tuple[Mutant, ...], *, times: int = 3, seeds_max: int = 1000, jobs: int = 2
 ) -> Iterator[tuple[Mutant, list[Hunt]]]:
     """Hunt each mutant `times` times, in `jobs` processes; gives the hunts of each, in the order of the registry."""
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         under_way = [
             (mutant, [pool.submit(hunt, mutant, first=i * HUNT_STRIDE, seeds_max=seeds_max) for i in range(times)])
             for mutant in mutants
         ]
         for mutant, futures in under_way:
             yield mutant, [future.result() for future in futures]
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever looks no further waits for those under way only
 
 
 def row(mutant: Mutant, found: list[Hunt]) -> tuple[str, str, str, str]:
