@@ -70,7 +70,7 @@ class Timeline:
     protocol: str
     leader: str | None
     capacity_per_s: float | None
-    """Commands a second at each site that this machine takes; None where that was not measured."""
+    """Commands a second at each site that this machine takes before they queue; None where that was not measured."""
     outages: list[Outage]
     gaps: list[list[Gap]]
     """For each outage, what the surviving sites noticed."""
@@ -175,7 +175,8 @@ class _Runs:
         capacities = {}
         for protocol in PROTOCOLS:
             told = partial(_prefixed, progress, protocol)
-            capacities[protocol] = self._on_cluster(protocol, partial(outage.capacity, progress=told))
+            ask = partial(outage.capacity, shared=self.options.shared, progress=told)
+            capacities[protocol] = self._on_cluster(protocol, ask)
         return capacities, round(min(capacities.values()) / 2)
 
     def run(self, protocol: str, script: Script, progress: Progress) -> Record:
@@ -242,7 +243,7 @@ def as_table(result: FailoverResult) -> str:
     half = capacity_words(result.to_json())
     lines = [
         f"{result.matrix}: {load['rate_per_s']:g} commands/s at each of {len(result.sites)} sites{half};"
-        f" open loop, {100 * load['shared']:g} % write one key from all sites; seed {load['seed']}",
+        f" open loop at equal intervals, {100 * load['shared']:g} % write one key from all sites; seed {load['seed']}",
         f"{places.in_words(result.backend)}; {result.provenance['machine']}, commit {result.provenance['commit']}",
         "",
         *(line for timeline in result.timelines for line in _spark_lines(timeline, result.bucket_us)),
@@ -265,7 +266,7 @@ def capacity_words(result: dict[str, Any]) -> str:
     if not result["load"]["half_of_capacity"]:
         return ""
     slower = min(result["timelines"], key=lambda each: each["capacity_per_s"])
-    return f", half of the {slower['capacity_per_s']:.0f} that clients without rest get from {slower['protocol']} here"
+    return f", half of the {slower['capacity_per_s']:.0f} that {slower['protocol']} takes here before commands queue"
 
 
 def _late(result: FailoverResult) -> list[str]:

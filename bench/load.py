@@ -28,6 +28,9 @@ class Shape:
     """Commands a second of each client."""
     duration_s: float
     """From the first intended send time to the last."""
+    even: bool = False
+    """Leave at equal intervals instead of at random: for who asks how long there was no answer, so that the answer is
+    not how long there was no command."""
     hot_share: float = 0.0
     """This share of the site's commands, to the nearest command, goes to the one hot key."""
     hot_key: bytes = b"hot"
@@ -73,8 +76,8 @@ class Arrival(NamedTuple):
 def draw(shape: Shape, site: str, seed: str) -> list[list[Arrival]]:
     """The commands of each client of `site` in order of time: a function of the arguments and of nothing else.
 
-    Arrivals are Poisson given their number: `commands_per_client` times drawn uniformly and sorted. Fixing the number
-    is what makes the share of the hot key exact, and every site and every run comparable.
+    Arrivals are Poisson given their number, unless they are `even`: `commands_per_client` times drawn uniformly and
+    sorted. Fixing the number is what makes the share of the hot key exact, and every site and every run comparable.
     """
     hot_count = round(shape.hot_share * shape.commands)
     hot = set(Random(f"{seed}/{site}/hot").sample(range(shape.commands), hot_count))
@@ -100,7 +103,12 @@ def _draw_client(
         return b"%s:%d:%d" % (site.encode(), client, rng.randrange(shape.key_space))
 
     count = shape.commands_per_client
-    times_us = sorted(rng.randrange(max(1, round(shape.duration_s * 1e6))) for _ in range(count))
+    duration_us = max(1, round(shape.duration_s * 1e6))
+    if shape.even:
+        phase = rng.random()
+        times_us = [int((at + phase) * duration_us / count) for at in range(count)]
+    else:
+        times_us = sorted(rng.randrange(duration_us) for _ in range(count))
     return [
         Arrival(at_us, shape.hot_key, True) if client * count + at in hot else Arrival(at_us, key(), False)
         for at, at_us in enumerate(times_us)

@@ -33,8 +33,12 @@ LED_WITHIN_S: Final = 30.0
 _START_IN_S: Final = 1.0
 """The connections of a load open before its first command is due."""
 _POLL_S: Final = 0.05
-_CAPACITY_WARMUP_S: Final = 1.5
-_CAPACITY_S: Final = 3.0
+FIRST_CLIENTS: Final = 3
+"""At each site, in the first step of what finds the capacity; each step has twice as many, up to `LANES`."""
+SLOWED: Final = 1.5
+"""A cluster whose median command takes so many times what it takes with `FIRST_CLIENTS` is beyond its capacity."""
+_CAPACITY_WARMUP_S: Final = 1.0
+_CAPACITY_S: Final = 2.0
 
 Progress = Callable[[str], None]
 
@@ -69,6 +73,7 @@ class Script:
             clients=1,
             rate_per_s=self.rate_per_s,
             duration_s=WARMUP_S + self.until_us / 1e6,
+            even=True,
             hot_share=self.shared,
             hot_key=HOT_KEY.encode(),
             lanes=LANES,
@@ -207,14 +212,32 @@ def _enter(record: Record, site: str, tally: Tally) -> None:
 # ------------------------------------------------------------------------------------------------------------- capacity
 
 
-async def capacity(spec: ClusterSpec, progress: Progress) -> float:
-    """Commands a second at each site that a cluster answers on this machine when so many clients a site as the load has
-    connections send their next command as soon as the last one is answered. Raises ClusterError."""
+async def capacity(spec: ClusterSpec, shared: float, progress: Progress) -> float:
+    """Commands a second at each site that a cluster answers on this machine before they queue for its processors: those
+    that ever more clients get who never rest, as long as a command does not take them `SLOWED` times as long as a few.
+    `shared`: of their commands on one key. Raises ClusterError."""
     async with local_cluster(spec) as cluster:
         await cluster.wait_ready(within_s=READY_WITHIN_S)
-        progress(f"what do {LANES} clients a site get that never rest?")
-        connects = [partial(cluster.socket_to, name) for name in spec.names]
-        full = ClosedLoad(clients=LANES * len(connects), seconds=_CAPACITY_S, warmup_s=_CAPACITY_WARMUP_S)
-        closed: Closed = await trio.to_thread.run_sync(partial(closed_loop.run, connects, full))
-        cluster.check()
-        return closed.per_s / len(connects)
+        found = few = await _closed(cluster, FIRST_CLIENTS, shared, progress)
+        clients = 2 * FIRST_CLIENTS
+        while clients <= LANES and not _slowed(closed := await _closed(cluster, clients, shared, progress), few):
+            found = closed
+            clients *= 2
+        return found.per_s / len(spec.names)
+
+
+async def _closed(cluster: LocalCluster, clients: int, shared: float, progress: Progress) -> Closed:
+    """So many clients at each site for a while."""
+    progress(f"what do {clients} clients a site get that never rest?")
+    connects = [partial(cluster.socket_to, name) for name in cluster.spec.names]
+    full = ClosedLoad(
+        clients=clients * len(connects), seconds=_CAPACITY_S, warmup_s=_CAPACITY_WARMUP_S, hot_share=shared
+    )
+    closed = await trio.to_thread.run_sync(partial(closed_loop.run, connects, full))
+    cluster.check()
+    return closed
+
+
+def _slowed(closed: Closed, few: Closed) -> bool:
+    many_us, few_us = (percentile(sorted(each.took_us), 0.5) for each in (closed, few))
+    return many_us is None or few_us is None or many_us > SLOWED * few_us

@@ -155,6 +155,14 @@ def test_arrivals_spread_like_a_poisson_stream() -> None:
     assert deviation_us == pytest.approx(1000, rel=0.05)
 
 
+def test_an_even_load_leaves_at_equal_intervals_and_no_two_sites_in_step() -> None:
+    times = [[each.at_us for each in draw(shape(even=True), site, "1")[0]] for site in ("CA", "VA")]
+    for at_us in times:
+        assert {later - earlier for earlier, later in pairwise(at_us)} <= {9_999, 10_000, 10_001}
+        assert 0 <= at_us[0] < 10_000
+    assert times[0] != times[1]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [("clients", 0), ("rate_per_s", 0), ("duration_s", -1), ("lanes", 0), ("hot_share", 1.1), ("hot_share", -0.1)],
