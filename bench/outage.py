@@ -6,7 +6,7 @@ leader where there is one; that one back. All phases are equally long.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -213,29 +213,32 @@ def _enter(record: Record, site: str, tally: Tally) -> None:
 
 
 async def capacity(spec: ClusterSpec, shared: float, progress: Progress) -> float:
-    """Commands a second at each site that a cluster answers on this machine before they queue for its processors: those
-    that ever more clients get who never rest, as long as a command does not take them `SLOWED` times as long as a few.
-    `shared`: of their commands on one key. Raises ClusterError."""
+    """Commands a second at each site that a cluster takes on this machine before they queue for its processors.
+    `shared`: of them on one key. Raises ClusterError."""
     async with local_cluster(spec) as cluster:
         await cluster.wait_ready(within_s=READY_WITHIN_S)
-        found = few = await _closed(cluster, FIRST_CLIENTS, shared, progress)
-        clients = 2 * FIRST_CLIENTS
-        while clients <= LANES and not _slowed(closed := await _closed(cluster, clients, shared, progress), few):
-            found = closed
-            clients *= 2
-        return found.per_s / len(spec.names)
+        connects = [partial(cluster.socket_to, name) for name in spec.names]
+
+        async def run(clients: int) -> Closed:
+            progress(f"what do {clients} clients a site get that never rest?")
+            full = ClosedLoad(
+                clients=clients * len(connects), seconds=_CAPACITY_S, warmup_s=_CAPACITY_WARMUP_S, hot_share=shared
+            )
+            closed = await trio.to_thread.run_sync(partial(closed_loop.run, connects, full))
+            cluster.check()
+            return closed
+
+        return (await before_they_queue(run)).per_s / len(spec.names)
 
 
-async def _closed(cluster: LocalCluster, clients: int, shared: float, progress: Progress) -> Closed:
-    """So many clients at each site for a while."""
-    progress(f"what do {clients} clients a site get that never rest?")
-    connects = [partial(cluster.socket_to, name) for name in cluster.spec.names]
-    full = ClosedLoad(
-        clients=clients * len(connects), seconds=_CAPACITY_S, warmup_s=_CAPACITY_WARMUP_S, hot_share=shared
-    )
-    closed = await trio.to_thread.run_sync(partial(closed_loop.run, connects, full))
-    cluster.check()
-    return closed
+async def before_they_queue(run: Callable[[int], Awaitable[Closed]]) -> Closed:
+    """What ever more clients get that never rest, the last time that a command does not take them `SLOWED` times as
+    long as the first. `run`: so many at each site."""
+    clients = FIRST_CLIENTS
+    found = few = await run(clients)
+    while (clients := 2 * clients) <= LANES and not _slowed(closed := await run(clients), few):
+        found = closed
+    return found
 
 
 def _slowed(closed: Closed, few: Closed) -> bool:
