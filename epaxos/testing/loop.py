@@ -362,8 +362,8 @@ class World(Stage):
         self.after(LOOK_US, self._look)
 
     def _look(self) -> None:
-        """Is everybody done? Then read everything; and then, has everybody come to rest?"""
-        if self.clients.left == 0 and self.clients.open == 0:
+        """Is everybody done, and there? Then read everything; and then, has everybody come to rest?"""
+        if self.clients.left == 0 and self.clients.open == 0 and all(node.up for node in self.nodes):
             if not self._surveyed:
                 self._surveyed = True
                 for node in self.nodes:

@@ -194,7 +194,8 @@ class Node:
     # -- turns
 
     def put(self, item: Input) -> None:
-        """Something arrives."""
+        """Something arrives, at a replica that is up."""
+        assert self.up, f"{type(item).__name__} arrives at {self.life}, which is dead"
         if isinstance(item, PeerDown):
             self.linked.discard(item.peer)
         self._inbox.append(item)
