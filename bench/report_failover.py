@@ -23,8 +23,8 @@ def section(result: dict[str, Any]) -> Iterator[str]:
     yield f"<p>{html.escape(_headline(timelines))}</p>"
     yield (
         f'<p class="dim">{load["rate_per_s"]:g} commands/s at each of {len(result["sites"])} sites'
-        f"{capacity_words(result)}; open loop; {100 * load['shared']:g} % write one key from all sites, the others"
-        " write keys that nobody else does."
+        f"{capacity_words(result)}; open loop at equal intervals; {100 * load['shared']:g} % write one key from all"
+        " sites, the others write keys that nobody else does."
         f" {first} is killed and comes back, then {second}{', which leads Raft' if second == leader else ''}; shaded"
         f" while dead. {html.escape(in_words(result['backend'])).capitalize()}.</p>"
     )
