@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing.pool import Pool
 
 
-@contextmanager
-def workers(jobs: int, begin: Callable[[], None] | None = None) -> Iterator[Pool]:
-    """So many processes for as long as the block lasts; each calls `begin` first."""
-    with multiprocessing.get_context("spawn").Pool(jobs, _begin, (begin,)) as pool:
-        yield pool
+def workers(jobs: int, begin: Callable[[], None] | None = None) -> Pool:
+    """So many processes, until the block is left that it is used in; each calls `begin` first."""
+    return multiprocessing.get_context("spawn").Pool(jobs, _begin, (begin,))
 
 
 def _begin(begin: Callable[[], None] | None) -> None:
