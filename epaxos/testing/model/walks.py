@@ -18,9 +18,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from epaxos.messages import (
-    Message,
-)
+from epaxos.ids import InstanceId
+from epaxos.messages import Message
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.testing.model.laws import Broken, Facts, Judge, check_restart
 from epaxos.testing.model.scope import Scope
@@ -168,6 +167,9 @@ class Walk:
         """(kind, id, ballot) -> (rate of loss, how likely to come late)"""
         self.late: list[tuple[int, int, Message]] = []
         self.reckoning = False
+        # What there is to choose from, until somebody moves: most looks find nothing new.
+        self._due: list[tuple[int, Event]] | None = None
+        self._recoverable: dict[int, list[InstanceId]] = {}
 
     def _plan(self) -> list[tuple[int, int]]:
         """(replica, which of its batches) of the commands, most of them in conflict."""
@@ -188,6 +190,7 @@ class Walk:
         for at in range(_MOVES_MAX):
             if at in self.silences:
                 self.silent.add(self.silences[at])
+                self._due = None
             if self.late and rng.random() < _LATE_COMES:
                 self.under_way.append(self.late.pop(rng.randrange(len(self.late))))
             if self.under_way and rng.random() > self.alone:
@@ -208,7 +211,9 @@ class Walk:
                 self._take(lane, Submit(self.scope.lanes[lane][which]))
             return True
         draw = rng.random()
-        timers = self._timers(i for i in range(self.n) if i not in self.silent)
+        if self._due is None:
+            self._due = self._timers(i for i in range(self.n) if i not in self.silent)
+        timers = self._due
         if timers and draw < 0.55:
             self._take(*rng.choice(timers))
         elif self.recoveries and draw < 0.9:
@@ -224,7 +229,10 @@ class Walk:
 
     def _recover(self) -> None:
         who = self.rng.choice(self.recoverers)
-        choices = [i for i in self.sites[who].protocol.recoverable() if self.victim is None or i.lane == self.victim]
+        choices = self._recoverable.get(who)
+        if choices is None:
+            all_ids = self.sites[who].protocol.recoverable()
+            choices = self._recoverable[who] = [i for i in all_ids if self.victim is None or i.lane == self.victim]
         self.recoveries -= who in self.silent or bool(choices)
         if choices and who not in self.silent:
             self.recovered += 1
@@ -251,6 +259,8 @@ class Walk:
             self._take(target, Deliver(source, message))
 
     def _take(self, who: int, event: Event) -> None:
+        self._due = None
+        self._recoverable.clear()
         self.way.append(Move(who, event))
         said = self.said[who]
         for target, what in self.sites[who].take(event):
