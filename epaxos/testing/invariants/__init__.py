@@ -60,6 +60,9 @@ ALL: tuple[type[Invariant], ...] = (
 )
 """In the order in which they judge a finished run: the first that says No names the violation."""
 
+OUTSIDE: tuple[type[Invariant], ...] = tuple(kind for kind in ALL if not kind.inside)
+"""Those that say what a run looks like from outside: mutants have to die by one of them."""
+
 Hook = Callable[..., None]
 
 
@@ -98,4 +101,4 @@ class Watch:
             invariant.finished(final)
 
 
-__all__ = ["ALL", "Final", "Invariant", "Watch"]
+__all__ = ["ALL", "OUTSIDE", "Final", "Invariant", "Watch"]

@@ -14,6 +14,7 @@ class OneVote(Invariant):
 
     name = "one_vote"
     reason = "Two votes of one replica are two majorities in one term."
+    inside = True
     messages = (AppendEntries, RequestVote, Vote)
 
     def __init__(self, record: Record) -> None:

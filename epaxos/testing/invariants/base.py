@@ -29,6 +29,8 @@ class Invariant:
     name: ClassVar[str]
     reason: ClassVar[str]
     """Why it must hold, in a sentence."""
+    inside: ClassVar[bool] = False
+    """Is it a step on the way, which nobody notices outside of the replicas until something else goes wrong as well?"""
     messages: ClassVar[tuple[type[Message], ...]] = ()
     """The types of messages that `sent` is called for."""
 

@@ -17,6 +17,7 @@ class OwnTerm(Invariant):
 
     name = "own_term"
     reason = "An entry of an older term may be on a majority and still be overwritten by who lacks it."
+    inside = True
     messages = (AppendEntries,)
 
     def __init__(self, record: Record) -> None:

@@ -16,6 +16,7 @@ class LeaderCompleteness(Invariant):
 
     name = "leader_completeness"
     reason = "A leader never looks at others' logs before it overwrites them: what it lacks is lost."
+    inside = True
     messages = (AppendEntries,)
 
     def __init__(self, record: Record) -> None:

@@ -16,6 +16,7 @@ class Elections(Invariant):
 
     name = "elections"
     reason = "A replica that was cut off must not cost the others their leader when it comes back with a higher term."
+    inside = True
     messages = (RequestVote, Vote)
 
     def __init__(self, record: Record) -> None:

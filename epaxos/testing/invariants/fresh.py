@@ -14,6 +14,7 @@ class FreshReads(Invariant):
 
     name = "fresh_reads"
     reason = "A leader that was deposed and does not know it yet answers with what used to be true."
+    inside = True
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)

@@ -13,6 +13,7 @@ class OneLeader(Invariant):
 
     name = "one_leader"
     reason = "Two leaders of one term put different entries under the same index and term, and both are believed."
+    inside = True
     messages = (AppendEntries,)
 
     def __init__(self, record: Record) -> None:

@@ -14,6 +14,7 @@ class LogMatching(Invariant):
 
     name = "log_matching"
     reason = "A follower concludes from one equal index and term that its whole log is the leader's up to there."
+    inside = True
     messages = (AppendEntries,)
 
     def __init__(self, record: Record) -> None:

@@ -18,6 +18,7 @@ class Promises(Invariant):
 
     name = "promises"
     reason = "A recoverer concludes from a promise what can no longer happen; one that is forgotten makes it wrong."
+    inside = True
     messages = (AcceptOK, RecoverOK)
 
     def __init__(self, record: Record) -> None:

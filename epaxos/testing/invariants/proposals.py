@@ -14,6 +14,7 @@ class OneProposal(Invariant):
 
     name = "one_proposal"
     reason = "Two Accept messages of one ballot can both gather a quorum: a ballot is worth what its uniqueness is."
+    inside = True
     messages = (Accept, AcceptOK)
 
     def __init__(self, record: Record) -> None:

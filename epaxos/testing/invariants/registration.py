@@ -14,6 +14,7 @@ class Registration(Invariant):
 
     name = "registration"
     reason = "A slot that is used again after a restart, for another command, is two commands under one id."
+    inside = True
     messages = (PreAccept, Validate, RecoverOK)
 
     def __init__(self, record: Record) -> None:

@@ -1,7 +1,8 @@
 """Sabotage on purpose: every mutant is a bug that somebody really made, and must die in the seeds.
 
 A simulator that lets one live is not yet a simulator. `epaxos mutants` hunts them; each dies by what a run looks like
-from outside (agreement, order, linearizability, durability, liveness), never by a check beside the sabotage.
+from outside (agreement, order, linearizability, durability, liveness, a replica that stops), never by an invariant of
+the protocol's inside, which may stand right beside the sabotage.
 
 `epaxos.py` and `raft.py` hold the bugs of a protocol, `recovery.py` those that die in the walks of the model,
 `engine.py` and `sessions.py` those of what all protocols run on.
