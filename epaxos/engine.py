@@ -332,9 +332,13 @@ class Engine:
     def _propose(self) -> None:
         batches = self.admission.close(self._now.mono_us)
         for outstanding in batches:
-            deadline_us = max(piece.deadline_us for piece in outstanding.pieces)
-            event = Read if outstanding.read else Propose
-            self._step(event(batch=outstanding.batch, deadline_us=deadline_us))
+            deadlines_us = [piece.deadline_us for piece in outstanding.pieces]
+            # A batch stands or falls as one: once somebody in it has heard that nobody knows, it is not proposed again,
+            # and the others learn that it was not applied. Reads have no effect, so the last to give up decides.
+            if outstanding.read:
+                self._step(Read(batch=outstanding.batch, deadline_us=max(deadlines_us)))
+            else:
+                self._step(Propose(batch=outstanding.batch, deadline_us=min(deadlines_us)))
         if batches:
             self._execute()
 

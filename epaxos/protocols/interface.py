@@ -97,12 +97,14 @@ class Start:
 class Propose:
     """A batch of commands that clients of this replica submitted; `batch.name.origin` is this replica.
 
-    At most as many batches are outstanding as `Credit` granted. After `deadline_us` (monotonic) the protocol never
-    submits the batch again, and settles it when it knows that it was not applied.
+    At most as many batches are outstanding as `Credit` granted. Past `deadline_us`, a batch of which the protocol knows
+    that it was not applied is settled, and never submitted again. One that has left, and may have been, may be sent
+    until it is decided, if it takes effect once however often that is (Raft): its first copy is under way anyhow.
     """
 
     batch: Batch
     deadline_us: int
+    """Monotonic; the soonest among its commands."""
 
 
 @value
@@ -114,6 +116,7 @@ class Read:
 
     batch: Batch
     deadline_us: int
+    """Monotonic; the last among its commands."""
 
 
 @value

@@ -140,7 +140,7 @@ class SessionClient:
     def submit(self, node: Node, copy: Copy, run: bytes) -> None:
         """Hand a run of one command to a replica, on a connection of its own."""
         self._copies.append(copy)
-        deadline_us = self.clients.world.now_us + self.clients.deadline_us
+        deadline_us = self.clients.world.now_us + self.clients.draw_deadline_us()
         node.put(Submit(copy, self.clients.new_stream(), run, 1, node.mono_us(deadline_us)))
 
     def lose(self, life: Life) -> None:

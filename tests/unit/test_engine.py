@@ -229,6 +229,16 @@ def test_a_cancelled_or_late_waiter_hears_no_result() -> None:
     assert cancelled.heard == [] and late.heard == [Unknown]
 
 
+def test_a_batch_has_the_soonest_deadline_of_its_commands_and_a_batch_of_reads_the_last() -> None:
+    rig = Rig(ReadingPuppet())
+    rig.turn()
+    for flags in (0, READ):
+        rig.turn(*[submit(Waiter(), run(flags=flags), stream=us + flags, deadline_us=us) for us in (9_000_000, 1_000)])
+    (propose,), (read,) = rig.puppet.of(Propose), rig.puppet.of(Read)
+    assert isinstance(propose, Propose) and isinstance(read, Read)
+    assert (propose.deadline_us, read.deadline_us) == (1_000, 9_000_000)
+
+
 def test_a_barrier_is_ordered_answered_and_not_applied() -> None:
     rig, waiter = Rig(), Waiter()
     rig.turn()
