@@ -38,8 +38,9 @@ from epaxos.net.signal import now_us
 from epaxos.net.tcp import Network, TcpNetwork
 from epaxos.observe.log import Log
 from epaxos.observe.metrics import Metrics
+from epaxos.observe.progress import AloudView, Progress
 from epaxos.packing import barrier_run, encode_run
-from epaxos.protocols.interface import Durable, Now, ProtocolConfig
+from epaxos.protocols.interface import Durable, LogView, Now, ProtocolConfig
 from epaxos.protocols.registry import build
 from epaxos.replica_session import Session, open_session
 from epaxos.session import SessionId
@@ -56,8 +57,6 @@ CLIENTS_WAIT_SHARE: Final = 0.5
 """The same for what clients hand in: they are told BUSY."""
 REPLAY_SLICE_S: Final = 0.01
 """How long the replay keeps other tasks waiting."""
-REPLAY_SAY_S: Final = 2.0
-"""How often a replay says how far it is."""
 
 
 @asynccontextmanager
@@ -124,7 +123,7 @@ class Replica:
         self._network = network
         self._log = log
         self._metrics = Metrics(config.secret, config.observe.keys)
-        self._engine = _engine(config, name, machine, store, incarnation)
+        self._engine = _engine(config, name, machine, store, incarnation, AloudView(store, log))
         limits = config.limits
         self._inbox = Inbox(
             max_messages=limits.inbox_messages,
@@ -305,6 +304,7 @@ class Replica:
     async def running(self) -> AsyncIterator[None]:
         """Run for as long as the block lasts, which is entered when the replica can serve."""
         await self._replay()
+        self._turn([])  # the first lets the protocol read its log: nobody is to be told that it serves before
         async with _bare_nursery() as nursery:
             for listener in await self._network.listen():
                 nursery.start_soon(self._accept, listener, nursery)
@@ -324,13 +324,11 @@ class Replica:
 
     async def _replay(self) -> None:
         """Bring the machine up to date with the log."""
-        rested_s = said_s = trio.current_time()
+        progress = Progress(self._log, "replaying", "commands")
+        rested_s = trio.current_time()
         for commands in self._engine.replay():
-            now_s = trio.current_time()
-            if now_s - said_s >= REPLAY_SAY_S:
-                said_s = now_s
-                self._log.event("replaying", f"{commands} commands so far", commands=commands)
-            if now_s - rested_s >= REPLAY_SLICE_S:
+            progress.at(commands)
+            if trio.current_time() - rested_s >= REPLAY_SLICE_S:
                 await trio.lowlevel.checkpoint()
                 rested_s = trio.current_time()
 
@@ -386,7 +384,12 @@ class Replica:
 
 
 def _engine(
-    config: Config, name: str, machine: StateMachine | BatchMachine, store: LiveStore, incarnation: int
+    config: Config,
+    name: str,
+    machine: StateMachine | BatchMachine,
+    store: LiveStore,
+    incarnation: int,
+    protocol_log: LogView,
 ) -> Engine:
     me = config.id_of(name)
     limits = config.limits
@@ -394,7 +397,7 @@ def _engine(
         config.protocol,
         ProtocolConfig(me=me, n=config.n, window=limits.window, retry_us=limits.retry_us, preferred=config.preferred),
         random.Random(),
-        store,
+        protocol_log,
     )
     return Engine(
         me=me,

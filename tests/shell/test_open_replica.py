@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,10 @@ import epaxos
 from bench.cluster import free_ports
 from epaxos.config import Config
 from epaxos.machines.kv import Kv
+from epaxos.net.tcp import TcpNetwork
+from epaxos.observe import progress
+from epaxos.observe.log import Log
+from epaxos.protocols.registry import PROTOCOLS
 from tests.conftest import ClusterText
 
 pytestmark = pytest.mark.trio
@@ -58,6 +64,39 @@ async def test_what_was_proposed_is_read_and_survives_a_restart(alone: Config, t
             assert await replica.propose(b"a=1", writes=[b"a"]) == b"1"
             assert await replica.propose(b"a") == b"1", "no keys named: ordered against everything"
             assert replica.status()["executed"] >= 3
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_the_log_is_read_before_anybody_is_served(
+    alone: Config, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SAY_S", 0.0)
+    config = replace(alone, protocol=protocol)
+    async with epaxos.open_replica(config, "CA", Register(), data=tmp_path) as replica:
+        for value in (b"a=1", b"a=2"):
+            await replica.propose(value, writes=[b"a"])
+    said, listens = io.StringIO(), _Listens(config, said=lambda: said.write("listening\n"))
+    log = Log("CA", out=said, form="text")
+    async with epaxos.open_replica(config, "CA", Register(), data=tmp_path, log=log, network=listens) as replica:
+        done = replica.status()["detail"]["executed"]
+        said_first = said.getvalue()
+        assert await replica.read(b"a", reads=[b"a"]) == b"2"
+    assert done not in (0, [0])
+    begins = said_first.index("listening")
+    assert begins > said_first.rindex("reading 1 records so far") and begins > said_first.rindex("commands so far")
+    assert begins < said_first.index("serving")
+
+
+class _Listens(TcpNetwork):
+    """Says when the others may come."""
+
+    def __init__(self, config: Config, *, said: Callable[[], object]) -> None:
+        super().__init__(config, 0)
+        self._said = said
+
+    async def listen(self) -> Sequence[trio.SocketListener]:
+        self._said()
+        return await super().listen()
 
 
 async def test_the_log_is_resumable_across_restarts(alone: Config, tmp_path: Path) -> None:
