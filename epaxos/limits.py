@@ -79,7 +79,7 @@ class LimitsConfig:
     window: int = _limit(
         1024,
         Range(1, 1 << 16, "batches"),
-        bounds="own batches that are proposed and not yet executed here",
+        bounds="own batches that are proposed and not yet executed here; under Raft as many more that only read",
         too_small="one wide-area round trip for every `window` batches: throughput falls on long links",
         too_large="a site that is cut off holds that much undecided work, and everyone recovers it",
     )

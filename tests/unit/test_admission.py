@@ -187,6 +187,18 @@ def test_reads_go_apart_when_the_protocol_serves_them() -> None:
     assert late.read and keys(late) == [b"a"]
 
 
+def test_unanswered_batches_of_reads_are_bounded_and_then_clients_are_told_busy() -> None:
+    adm = admission(reads_apart=True, credit=0, window=2, pending_commands=1)
+    sealed = []
+    for stream in (1, 2, 3):
+        submit(adm, read(b"a"), stream=stream)
+        sealed += close(adm)
+    assert len(sealed) == 2
+    assert submit(adm, read(b"a"), stream=4).reason == "busy"
+    adm.answered(sealed[0].batch.name)
+    assert [len(outstanding.pieces) for outstanding in close(adm)] == [1]
+
+
 def test_a_batch_is_bounded_in_commands_and_bytes() -> None:
     adm = admission(batch_commands=3)
     for stream in range(2):
