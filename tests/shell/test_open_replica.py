@@ -13,6 +13,8 @@ import trio.testing
 
 import epaxos
 from bench.cluster import free_ports
+from bench.tables import ABSENT
+from epaxos.commands.status import table
 from epaxos.config import Config
 from epaxos.machines.kv import Kv
 from epaxos.net.tcp import TcpNetwork
@@ -186,4 +188,15 @@ async def test_statistics_begin_anew(alone: Config, tmp_path: Path) -> None:
         assert replica.status()["commands"]["fast"] == 1
         assert "epaxos_commit_seconds" in replica.prometheus()
         replica.reset_stats()
-        assert replica.status()["commands"] == {"fast": 0, "slow": 0}
+        assert replica.status()["commands"] == {"fast": 0, "slow": 0, "log": 0}
+
+
+async def test_under_raft_commands_are_counted_too_and_status_says_who_leads(alone: Config, tmp_path: Path) -> None:
+    config = replace(alone, protocol="raft")
+    async with epaxos.open_replica(config, "CA", Register(), data=tmp_path) as replica:
+        assert table([replica.status()]).splitlines()[-1].split()[:3] == ["CA", "raft", ABSENT]
+        await replica.propose(b"a=1", writes=[b"a"])
+        assert 'epaxos_commands_total{path="log"} 1\n' in replica.prometheus()
+        found = replica.status()
+    row = table([found]).splitlines()[-1].split()
+    assert row[:3] == ["CA", "raft", "CA"] and "0.0 %" not in " ".join(row), "no command had a fast path to miss"
