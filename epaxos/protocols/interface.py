@@ -327,7 +327,11 @@ class Protocol(abc.ABC):
 
     @abc.abstractmethod
     def status(self) -> Mapping[str, object]:
-        """Counters and watermarks for people, JSON-able."""
+        """Counters and watermarks for people, JSON-able.
+
+        Among them, in whatever shape the protocol counts, `known` says how far it has heard of anything, and `executed`
+        how far that has run here: the two are equal when all is at rest.
+        """
 
     @abc.abstractmethod
     def digest(self) -> bytes:

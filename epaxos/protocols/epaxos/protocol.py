@@ -285,7 +285,7 @@ class EPaxos(Protocol):
             "nops": self.recovery.nops,
             "open": len(self.lead.open),
             "catching_up": self.query.catching_up.status(),
-            "highest": list(state.highest),
+            "known": list(state.highest),
             "decided": list(state.decided.low),
             "executed": list(state.executed.low),
         }
