@@ -15,8 +15,6 @@ FORMAT: Final = 2
 
 SHARES: Final = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}
 CDF_STEPS: Final = 200
-POOLED: Final = "pooled"
-"""All sites together, where a site's name stands otherwise."""
 
 Percentiles = dict[str, int | None]
 """Name of a percentile -> microseconds; None where there are too few samples to claim it."""

@@ -377,7 +377,6 @@ class Engine:
             "behind": self.executor.waiting(),
             "in_flight": self.admission.undecided,
             "pending": self.admission.commands,
-            "credit": self.admission.credit,
             "sessions": len(self.applier.sessions),
         }
 

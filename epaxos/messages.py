@@ -324,34 +324,13 @@ class Nack(Message):
 
 @_message(12)
 class CommitQuery(Message):
-    """Any replica to any: send me the decisions you know of these slots. Answered by Commit, Collected or silence."""
+    """Any replica to any: send me the decisions you know of these slots. Answered by Commit or silence."""
 
     epoch: int = _field(EPOCH)
     ranges: tuple[SlotRange, ...] = _field(RANGES)
 
 
-@_message(13)
-class Collected(Message):
-    """Everything of the lane up to `floor` is executed and in my durable snapshot; fetch that (protocol.md 6.1)."""
-
-    epoch: int = _field(EPOCH)
-    lane: Lane = _field(LANE)
-    floor: int = _field(SLOT)
-
-
-@_message(14)
-class Kept(Message):
-    """Gossip: what the sender can re-create from its own disk (protocol.md 6.1)."""
-
-    epoch: int = _field(EPOCH)
-    kept: Vector = _field(VECTOR)
-
-
-@_message(15)
-class EpochClosed(Message):
-    """Reply to a request of an epoch that its Stop command ended (protocol.md 6.3)."""
-
-    epoch: int = _field(EPOCH)
+# Codes 13, 14 and 15 are kept free for collection (two) and for epochs that end: protocol.md 6.
 
 
 # --------------------------------------------------------------------- Raft, codes 32 … 63; a slot is a log index

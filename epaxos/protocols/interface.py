@@ -170,13 +170,6 @@ class Executed:
     ids: tuple[InstanceId, ...]
 
 
-class Why(NamedTuple):
-    """Why execution waits for an id."""
-
-    known: bool
-    """Its payload is known and only the decision is missing; otherwise nothing is known about it."""
-
-
 @value
 class Blocked:
     """Execution waits for these ids since before this turn: learn them, or recover them.
@@ -184,7 +177,7 @@ class Blocked:
     Repeated while it lasts (at most once per `limits.blocked_us`); the protocol paces what it does about it.
     """
 
-    ids: Mapping[InstanceId, Why]
+    ids: tuple[InstanceId, ...]
 
 
 Event = Start | Propose | Read | Receive | Wake | Durable | PeerUp | PeerDown | Rtt | Executed | Blocked

@@ -12,7 +12,7 @@ from epaxos.errors import MachineError, Rejected, StorageError, Unknown
 from epaxos.execution.total import TotalExecutor
 from epaxos.ids import BatchNumber, InstanceId
 from epaxos.machines.interface import BatchMachine
-from epaxos.messages import Kept
+from epaxos.messages import TimeoutNow
 from epaxos.packing import barrier_run, encode_run
 from epaxos.protocols.interface import (
     NOTHING,
@@ -178,7 +178,7 @@ def test_a_command_goes_from_submit_to_reply() -> None:
 
 def test_nothing_leaves_before_it_is_durable() -> None:
     rig = Rig()
-    message = Kept(epoch=0, kept=(0,))
+    message = TimeoutNow(term=1)
     rig.does(
         Start,
         Save(puts=((b"x", b"1"),), mark=1),

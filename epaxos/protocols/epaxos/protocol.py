@@ -139,7 +139,7 @@ class EPaxos(Protocol):
             self.recovery.out_of_patience(id_, *ballot)
 
     def _on_blocked(self, event: Blocked) -> None:
-        self._blocked = tuple(event.ids)
+        self._blocked = event.ids
         self._need(self._blocked)
 
     def _need(self, blocked: tuple[InstanceId, ...]) -> None:
