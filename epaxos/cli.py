@@ -79,6 +79,7 @@ def cli() -> None:
     show_default=True,
     help="auto: text on a terminal, JSON lines elsewhere.",
 )
+@click.option("--trace", is_flag=True, help="Log what the protocol notes, too: a line for each batch that it commits.")
 @click.option("--emulate", metavar="MATRIX", help="Delay what goes to each peer as a matrix says: a name, or a file.")
 @click.option("--exit-with-parent", is_flag=True, help="Stop when the process that started this one is gone.")
 @json_option
@@ -88,6 +89,7 @@ def replica(
     data: Path,
     overrides: Sequence[str],
     log_form: Literal["auto", "json", "text"],
+    trace: bool,
     emulate: str | None,
     exit_with_parent: bool,
     as_json: bool,
@@ -103,7 +105,7 @@ def replica(
 
     found = Config.load(config_path, overrides)
     form = "json" if as_json else log_form
-    trio.run(partial(serve, found, name, data=data, form=form, matrix=emulate, parent=parent))
+    trio.run(partial(serve, found, name, data=data, form=form, trace=trace, matrix=emulate, parent=parent))
 
 
 @cli.command()

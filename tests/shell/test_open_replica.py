@@ -209,3 +209,11 @@ async def test_under_raft_commands_are_counted_too_and_status_says_who_leads(alo
         found = replica.status()
     row = table([found]).splitlines()[-1].split()
     assert row[:3] == ["CA", "raft", "CA"] and "0.0 %" not in " ".join(row), "no command had a fast path to miss"
+
+
+async def test_a_log_that_traces_has_what_the_protocol_notes(alone: Config, tmp_path: Path) -> None:
+    said = io.StringIO()
+    log = Log("CA", alone.names, out=said, form="text", trace=True)
+    async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path, log=log) as replica:
+        await replica.propose(b"a=1", writes=[b"a"])
+    assert " CA fast_commit CA.1\n" in said.getvalue()
