@@ -96,16 +96,21 @@ def replica(
 ) -> None:
     """Run the replica NAME with the key-value store, and serve Redis clients, until SIGINT or SIGTERM.
 
+    Its log goes to stderr; with --json, as JSON lines, to stdout.
+
     Example: epaxos replica CA --config cluster.toml --data ./ca
     """
     parent = os.getppid() if exit_with_parent else None
     import trio
 
     from epaxos.commands.serve import serve
+    from epaxos.observe.log import Log
 
     found = Config.load(config_path, overrides)
-    form = "json" if as_json else log_form
-    trio.run(partial(serve, found, name, data=data, form=form, trace=trace, matrix=emulate, parent=parent))
+    # A replica has no other result than its log: as that it goes to stdout.
+    out = sys.stdout if as_json else sys.stderr
+    log = Log(name, found.names, out=out, form="json" if as_json else log_form, trace=trace)
+    trio.run(partial(serve, found, name, data=data, log=log, matrix=emulate, parent=parent))
 
 
 @cli.command()

@@ -16,7 +16,7 @@ from epaxos.errors import ConfigError
 from epaxos.gateway.server import serve_clients
 from epaxos.machines.kv import Kv
 from epaxos.net.tcp import listen_on
-from epaxos.observe.log import Form, Log
+from epaxos.observe.log import Log
 from epaxos.replica import open_replica
 from topology import load
 
@@ -38,14 +38,11 @@ def emulated_delays_us(config: Config, name: str, matrix: str) -> Mapping[str, i
     return {peer: found.one_way_us(name, peer) for peer in config.names if peer != name}
 
 
-async def serve(
-    config: Config, name: str, *, data: Path, form: Form, trace: bool, matrix: str | None, parent: int | None
-) -> None:
+async def serve(config: Config, name: str, *, data: Path, log: Log, matrix: str | None, parent: int | None) -> None:
     """Run the replica until SIGINT, SIGTERM, or the end of the process `parent`.
 
     Raises ConfigError, StorageError and MachineError, as `open_replica` does.
     """
-    log = Log(name, config.names, form=form, trace=trace)
     delays_us = {} if matrix is None else emulated_delays_us(config, name, matrix)
     _make_room_for(config.limits.connections, log)
     async with trio.open_nursery() as nursery:
