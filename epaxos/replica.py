@@ -7,11 +7,9 @@ the next: that is how batches form.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import random
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -49,8 +47,6 @@ from epaxos.storage.volume import DirectoryVolume
 
 LOG_CHUNK: Final = 256
 """Entries of the log that are read at once."""
-SWITCH_S: Final = 0.0005
-"""How long the loop may keep the interpreter from the committing thread: Python's own 5 ms would delay every sync."""
 PEERS_WAIT_SHARE: Final = 0.25
 """Of the backlog at which the store fails: from here on links are not read until the disk has caught up."""
 CLIENTS_WAIT_SHARE: Final = 0.5
@@ -311,9 +307,6 @@ class Replica:
             nursery.start_soon(self._links.run)
             nursery.start_soon(self._watch_disk)
             nursery.start_soon(self._drive)
-            gc.collect()
-            gc.freeze()
-            sys.setswitchinterval(SWITCH_S)
             self._log.event("serving", incarnation=self.incarnation, compiled=accel.summary())
             try:
                 yield

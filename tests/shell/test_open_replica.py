@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -217,3 +219,9 @@ async def test_a_log_that_traces_has_what_the_protocol_notes(alone: Config, tmp_
     async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path, log=log) as replica:
         await replica.propose(b"a=1", writes=[b"a"])
     assert " CA fast_commit CA.1\n" in said.getvalue()
+
+
+async def test_the_process_around_a_replica_stays_as_it_is(alone: Config, tmp_path: Path) -> None:
+    before = sys.getswitchinterval(), gc.get_freeze_count(), gc.get_threshold()
+    async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path):
+        assert (sys.getswitchinterval(), gc.get_freeze_count(), gc.get_threshold()) == before
