@@ -15,7 +15,7 @@ import click
 
 from epaxos._version import VERSION
 from epaxos.config import PROTOCOLS, Config
-from epaxos.console import EXIT_DONE, Console, exit_code, foreseen, report
+from epaxos.console import EXIT_DONE, Console, run_line
 from epaxos.quorums import MAX_REPLICAS
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, words to stderr.")
@@ -483,16 +483,7 @@ def status(config_path: str, overrides: Sequence[str], watch: bool, wait_s: floa
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        result = cli.main(args=given, prog_name="epaxos", standalone_mode=False)
-    except BaseException as error:
-        known = foreseen(error)
-        if known is None:
-            raise
-        report(known, "--json" in given)
-        return exit_code(known)
-    return result if isinstance(result, int) else EXIT_DONE
+    return run_line(cli, "epaxos", arguments)
 
 
 def main() -> NoReturn:
