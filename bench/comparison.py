@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from bench.places import in_words
-from bench.tables import ABSENT, Column, count, ms, percent, ratio, render
 from bench.tally import percentile
+from epaxos.tables import ABSENT, Column, count, ms, percent, ratio, render
 
 FORMAT: Final = 2
 """Of a result as JSON; it grows when a field changes its meaning."""

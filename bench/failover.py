@@ -23,10 +23,10 @@ from bench.cluster import ClusterSpec
 from bench.options import BACKEND, JSON, MATRIX, OUT
 from bench.outage import Progress, Record, Script
 from bench.provenance import provenance
-from bench.tables import Column, ms, render, sparks
 from bench.timeline import KINDS, OTHER, SHARED, Bucket, Gap, Outage, buckets, gaps
 from epaxos.console import Console
 from epaxos.errors import ConfigError
+from epaxos.tables import Column, ms, render, sparks
 from topology import Matrix, bounds, load as load_matrix
 
 if TYPE_CHECKING:

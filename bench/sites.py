@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bench import tables
-from bench.tables import Column
 from bench.tally import percentile, rank
+from epaxos import tables
 from epaxos.observe.metrics import fast_share
+from epaxos.tables import Column
 from topology import bounds
 
 if TYPE_CHECKING:

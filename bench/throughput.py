@@ -23,9 +23,9 @@ from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.comparison import Percentiles, percentiles
 from bench.options import JSON, OUT
 from bench.provenance import provenance
-from bench.tables import ABSENT, Column, ms, percent, render
 from epaxos.console import Console
 from epaxos.errors import ConfigError
+from epaxos.tables import ABSENT, Column, ms, percent, render
 
 FORMAT: Final = 1
 PROTOCOLS: Final = ("epaxos", "raft")

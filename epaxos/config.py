@@ -1,8 +1,7 @@
-"""One file describes the cluster; this module is the only one that knows its keys.
+"""One file describes the cluster; only this module and `limits.py` know its keys.
 
 `Config.load` reads `cluster.toml`, the same on every machine. Everything is checked before anything starts: an unknown
 key names its nearest match, a bad value names the key, the value and what is allowed, and the line is in the message.
-The bounds are in `limits.py`.
 """
 
 from __future__ import annotations

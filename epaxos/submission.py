@@ -41,7 +41,7 @@ class Cancel:
 
 
 class Limits(NamedTuple):
-    """The engine's bounds; `config.py` documents each, with both extremes."""
+    """The engine's bounds; `limits.py` documents each, with both extremes."""
 
     window: int = 1024
     entangled_window: int = 8

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.tables import Column, ms, render
 from epaxos.console import run_line
+from epaxos.tables import Column, ms, render
 from topology import bounds, builtin_names, load
 from topology.lab.cli import COMMANDS
 from topology.options import as_json, choose, sites_option

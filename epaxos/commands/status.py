@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import trio
 
-from bench.tables import ABSENT, Column, ms, percent, render
 from epaxos.client import Client
 from epaxos.config import Config
 from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
 from epaxos.errors import EpaxosError
 from epaxos.observe.metrics import fast_share
+from epaxos.tables import ABSENT, Column, ms, percent, render
 
 ANSWER_WITHIN_S: Final = 2.0
 WATCH_EVERY_S: Final = 1.0

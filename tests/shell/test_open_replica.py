@@ -15,7 +15,6 @@ import trio.testing
 
 import epaxos
 from bench.cluster import free_ports
-from bench.tables import ABSENT
 from epaxos.commands.status import table
 from epaxos.config import Config
 from epaxos.machines.kv import Kv
@@ -23,6 +22,7 @@ from epaxos.net.tcp import TcpNetwork
 from epaxos.observe import progress
 from epaxos.observe.log import Log
 from epaxos.protocols.registry import PROTOCOLS
+from epaxos.tables import ABSENT
 from tests.conftest import ClusterText
 
 pytestmark = pytest.mark.trio

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from bench.tables import Column, ms, render
 from epaxos.errors import ConfigError
+from epaxos.tables import Column, ms, render
 from topology.lab import lab as labs, machine, state as lab_state, tun
 from topology.lab.lab import Lab
 from topology.lab.links import Link
