@@ -8,13 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from epaxos.errors import ConfigError
+from epaxos.submission import Limits
 from epaxos.toml_lines import KeyPath
-
-if TYPE_CHECKING:
-    from epaxos.engine import Limits
 
 FRAME_MARGIN_BYTES: Final = 128 << 10
 """What a frame needs beside its batch: the message around it, whose longest list of ids takes less than this."""
@@ -284,8 +282,6 @@ class LimitsConfig:
 
     def engine(self) -> Limits:
         """The part of these bounds that the engine keeps."""
-        from epaxos.engine import Limits  # imported late: `epaxos config` needs no engine
-
         return Limits(**{name: getattr(self, name) for name in Limits._fields})
 
     @property

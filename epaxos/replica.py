@@ -22,7 +22,7 @@ import trio
 from epaxos import accel
 from epaxos.command import READ, WHOLE, Command, Entry
 from epaxos.config import Config
-from epaxos.engine import Cancel, Engine, Input, Submit, Turn, Waiter
+from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import Rejected, StorageError, Unknown
 from epaxos.ids import ReplicaId
 from epaxos.log import LogEntry
@@ -44,6 +44,7 @@ from epaxos.replica_session import Session, open_session
 from epaxos.session import SessionId
 from epaxos.storage.interface import LiveStore, Volume
 from epaxos.storage.volume import DirectoryVolume
+from epaxos.submission import Cancel, Submit, Waiter
 
 LOG_CHUNK: Final = 256
 """Entries of the log that are read at once."""
@@ -177,7 +178,7 @@ class Replica:
         return now_us()
 
     def submit(self, waiter: Waiter, stream: int, run: bytes, count: int, deadline_us: int) -> None:
-        """See `engine.Submit`. Returns at once; the waiter is called later, or at once when the replica has closed."""
+        """See `submission.Submit`. Returns at once; the waiter is called later, or now when the replica has closed."""
         if self._closed:
             waiter.fail(0, count, Rejected("closed", "the replica has shut down"))
         elif self._disk_owes(CLIENTS_WAIT_SHARE):
@@ -186,7 +187,7 @@ class Replica:
             self._inbox.put(Submit(waiter, stream, run, count, deadline_us))
 
     def cancel(self, waiter: Waiter) -> None:
-        """See `engine.Cancel`."""
+        """See `submission.Cancel`."""
         if not self._closed:
             self._inbox.put(Cancel(waiter))
 
@@ -413,12 +414,12 @@ class _Proposal:
         self._error: Rejected | Unknown | None = None
 
     def reply(self, first: int, count: int, data: bytes) -> None:
-        """See `engine.Waiter`."""
+        """See `submission.Waiter`."""
         self._reply = data
         self._answered.set()
 
     def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
-        """See `engine.Waiter`."""
+        """See `submission.Waiter`."""
         self._error = error
         self._answered.set()
 

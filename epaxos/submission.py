@@ -18,6 +18,18 @@ class Waiter(Interface):
         """The outcome of these commands, when it is not a result."""
 
 
+class _Nobody:
+    def reply(self, first: int, count: int, data: bytes) -> None:
+        """See `Waiter`."""
+
+    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
+        """See `Waiter`."""
+
+
+NOBODY: Final[Waiter] = _Nobody()
+"""For a run whose outcome nobody waits for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submit:
     """Commands of one client: a run (see `command.py`) of `count` commands.

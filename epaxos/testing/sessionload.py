@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from epaxos.engine import Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.packing import encode_run
 from epaxos.session import Ended, Numbers, SessionId, Stamp, end_run, open_run, stamped
+from epaxos.submission import Submit
 from epaxos.testing.forks import between, chance, pick
 from epaxos.testing.record import Call, Outcome, Violation
 

@@ -12,11 +12,11 @@ from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from epaxos.command import READ, WHOLE, Command, Entry
-from epaxos.engine import Cancel, Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.machines.kv import INCREMENT, SET_GET, Op
 from epaxos.machines.transactions import WATCHER_BYTES, exec_command
 from epaxos.packing import encode_run
+from epaxos.submission import Cancel, Submit
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 from epaxos.testing.record import Call, Form, Life, Outcome, Part, Violation
 from epaxos.testing.sessionload import SessionClient

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from epaxos.admission import Admission, Outstanding
 from epaxos.command import HEADER, READ, Entry
-from epaxos.engine import Limits, Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.packing import barrier_run, count_commands, decode_run, encode_run
+from epaxos.submission import Limits, Submit
 
 SECRET = bytes(16)
 FAR_US = 10**9

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pytest
 
 from epaxos.command import READ, Batch, Entry, Payload
-from epaxos.engine import Cancel, Engine, Limits, Submit, Turn
+from epaxos.engine import Engine, Turn
 from epaxos.errors import MachineError, Rejected, StorageError, Unknown
 from epaxos.execution.total import TotalExecutor
 from epaxos.ids import BatchNumber, InstanceId
@@ -41,6 +41,7 @@ from epaxos.protocols.interface import (
     Wake,
 )
 from epaxos.storage.memory import MemoryDisk
+from epaxos.submission import Cancel, Limits, Submit
 
 SECRET = bytes(16)
 

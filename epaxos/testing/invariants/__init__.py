@@ -60,6 +60,9 @@ ALL: tuple[type[Invariant], ...] = (
 )
 """In the order in which they judge a finished run: the first that says No names the violation."""
 
+OF_ANY_MACHINE: tuple[type[Invariant], ...] = tuple(kind for kind in ALL if kind not in (HistoryLinearizable, NoCycles))
+"""The two left out judge keys by themselves, of the key-value machine, and know nothing of transactions that watch."""
+
 Hook = Callable[..., None]
 
 
@@ -98,4 +101,4 @@ class Watch:
             invariant.finished(final)
 
 
-__all__ = ["ALL", "Final", "Invariant", "Watch"]
+__all__ = ["ALL", "OF_ANY_MACHINE", "Final", "Invariant", "Watch"]
