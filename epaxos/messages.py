@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar, dataclass_transfor
 from epaxos import cbor
 from epaxos.command import NOP, Batch, Payload
 from epaxos.errors import ProtocolError
-from epaxos.ids import Ballot, InstanceId, Lane, Vector
+from epaxos.ids import MAX_SLOT, Ballot, InstanceId, Lane, Vector
 from epaxos.packing import check_batch
 from epaxos.quorums import MAX_REPLICAS
 from epaxos.value import value
@@ -31,8 +31,6 @@ MAX_HEADER_BYTES: Final = 0xFFFF
 MAX_RANGES: Final = 64
 MAX_INVALID: Final = 3072
 """At 18 bytes an invalidator at most, so that a ValidateOK always fits `MAX_HEADER_BYTES`."""
-MAX_SLOT: Final = (1 << 62) - 1
-"""Also stands for "open end" in a range of slots."""
 MAX_U64: Final = (1 << 64) - 1
 FIRST_HINT: Final = 192
 """Codes from here on are hints: a replica that does not know one ignores it. An unknown code below is an error."""

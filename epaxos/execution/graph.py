@@ -28,9 +28,9 @@ from heapq import heappop, heappush
 from epaxos.accel import choose
 from epaxos.command import CONT, READ, WHOLE, Batch, Nop, Payload
 from epaxos.execution.interface import Group
-from epaxos.execution.lanes import GAPS_MAX, MAX_SLOT, Lanes
+from epaxos.execution.lanes import GAPS_MAX, Lanes
 from epaxos.execution.rows import EXECUTED, NOTHING, PARKED, READY, UNDECIDED, Lot, Node, Row, Strip, Touch, touched
-from epaxos.ids import InstanceId, Lane, Vector
+from epaxos.ids import MAX_SLOT, InstanceId, Lane, Vector
 from epaxos.packing import walk
 from epaxos.protocols.interface import Frontier, Order
 

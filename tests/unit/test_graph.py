@@ -12,8 +12,8 @@ from hypothesis import given, settings, strategies as st
 from epaxos.command import HEADER, NOP, READ, WHOLE, Batch
 from epaxos.errors import ProtocolError
 from epaxos.execution.interface import Group
-from epaxos.execution.lanes import GAPS_MAX, MAX_SLOT
-from epaxos.ids import InstanceId, zero
+from epaxos.execution.lanes import GAPS_MAX
+from epaxos.ids import MAX_SLOT, InstanceId, zero
 from epaxos.packing import barrier_run, footprint
 from tests.unit.graphs import (
     A1,

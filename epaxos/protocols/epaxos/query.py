@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from epaxos.ids import InstanceId, Lane, ReplicaId
-from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
+from epaxos.ids import MAX_SLOT, InstanceId, Lane, ReplicaId
+from epaxos.messages import MAX_RANGES, CommitQuery, SlotRange
 from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, CatchUp, ranges
 from epaxos.protocols.epaxos.state import EPOCH, RESEND_DOUBLINGS_MAX, Instance, Phase, State
 from epaxos.protocols.interface import NOTHING
