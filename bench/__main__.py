@@ -18,7 +18,7 @@ from bench.redis_load import redis
 from bench.report import report
 from bench.sessions import sessions
 from bench.throughput import throughput
-from epaxos.console import exit_code, foreseen, report as report_error
+from epaxos.console import run_line
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,18 +39,5 @@ for _command in (
     bench.add_command(_command)
 
 
-def main() -> int:
-    """Run the command line; what is foreseen to go wrong is told in one line."""
-    try:
-        bench(prog_name="python -m bench", standalone_mode=False)
-    except BaseException as error:
-        known = foreseen(error)
-        if known is None:
-            raise
-        report_error(known, "--json" in sys.argv)
-        return exit_code(known)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_line(bench, "python -m bench"))

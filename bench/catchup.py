@@ -15,13 +15,13 @@ from typing import Any, Final
 import click
 
 from bench.options import JSON, MATRIX
-from bench.tables import Column, ms, render
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Lab
 from epaxos.console import Console
 from epaxos.ids import Lane, ReplicaId, Vector
 from epaxos.messages import Commit, Message
 from epaxos.protocols.epaxos.catchup import STEP_IDS, STEP_US
+from epaxos.tables import Column, ms, render
 from epaxos.testing.record import Life
 from topology import load as load_matrix
 

@@ -24,8 +24,8 @@ from bench.cell import HOT_KEY, CellError, CellLoad, Progress
 from bench.comparison import Cell, Comparison, SiteFigures, as_table, percentiles, steps
 from bench.options import BACKEND, JSON, MATRIX, OUT
 from bench.provenance import provenance
-from bench.tables import percent
 from epaxos.console import Console
+from epaxos.tables import percent
 from topology import Matrix, bounds, load as load_matrix
 from topology.lab import Lab
 

@@ -7,16 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from bench.places import in_words
-from bench.tables import ABSENT, Column, count, ms, percent, ratio, render
 from bench.tally import percentile
+from epaxos.tables import ABSENT, Column, count, ms, percent, ratio, render
 
 FORMAT: Final = 2
 """Of a result as JSON; it grows when a field changes its meaning."""
 
 SHARES: Final = {"p50": 0.50, "p90": 0.90, "p99": 0.99, "p99.9": 0.999}
 CDF_STEPS: Final = 200
-POOLED: Final = "pooled"
-"""All sites together, where a site's name stands otherwise."""
 
 Percentiles = dict[str, int | None]
 """Name of a percentile -> microseconds; None where there are too few samples to claim it."""

@@ -11,8 +11,8 @@ import click
 
 from bench.options import JSON
 from bench.report import Result, read
-from bench.tables import ABSENT, Column, render
 from epaxos.errors import ConfigError
+from epaxos.tables import ABSENT, Column, render
 
 _PERCENTILES: Final = ("p50", "p99")
 

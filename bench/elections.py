@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from bench.tables import Column, ms, render
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Lab
 from epaxos.command import Payload
@@ -19,6 +18,7 @@ from epaxos.errors import ConfigError
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import AppendEntries, Message
 from epaxos.protocols.interface import Order
+from epaxos.tables import Column, ms, render
 from epaxos.testing.record import Life
 from topology import Matrix, load as load_matrix
 

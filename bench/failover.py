@@ -23,17 +23,17 @@ from bench.cluster import ClusterSpec
 from bench.options import BACKEND, JSON, MATRIX, OUT
 from bench.outage import Progress, Record, Script
 from bench.provenance import provenance
-from bench.tables import Column, ms, render, sparks
 from bench.timeline import KINDS, OTHER, SHARED, Bucket, Gap, Outage, buckets, gaps
+from epaxos.config import PROTOCOLS
 from epaxos.console import Console
 from epaxos.errors import ConfigError
+from epaxos.tables import Column, ms, render, sparks
 from topology import Matrix, bounds, load as load_matrix
 
 if TYPE_CHECKING:
     from topology.lab import Lab
 
 FORMAT: Final = 1
-PROTOCOLS: Final = ("epaxos", "raft")
 LATE_US: Final = 50_000
 """When the load itself is so late, the processors have no time left."""
 VIRTUAL_RATE: Final = 100.0

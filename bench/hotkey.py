@@ -14,11 +14,11 @@ from typing import Any, Final
 import click
 
 from bench.options import JSON, MATRIX
-from bench.tables import Column, ms, render
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Asked, Lab
 from epaxos.console import Console
 from epaxos.submission import DEFAULT_LIMITS
+from epaxos.tables import Column, ms, render
 from topology import bounds, load as load_matrix
 
 HOT_KEY: Final = b"hot"

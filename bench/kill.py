@@ -26,9 +26,9 @@ from bench.load import OUTCOME_UNKNOWN
 from bench.options import JSON
 from bench.resp import ConnectionLost, ErrorReply, RespConnection
 from bench.sites import leader_of
-from bench.tables import Column, ms, render
 from epaxos.console import Console
 from epaxos.errors import ConfigError, Rejected, Unknown
+from epaxos.tables import Column, ms, render
 from epaxos.testing.history import History, Load
 from epaxos.testing.record import Outcome
 from topology import Matrix, load as load_matrix

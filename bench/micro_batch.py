@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
-from bench.tables import ABSENT, Column, render
 from epaxos import packing
 from epaxos.accel import choose
 from epaxos.command import ENTRY, HEADER, RUN_HEADER, Batch, Command, Entry
 from epaxos.ids import BatchNumber, InstanceId, zero
 from epaxos.protocols.epaxos.deps import PyConflictIndex
+from epaxos.tables import ABSENT, Column, render
 
 SECRET: Final = bytes(range(16))
 LANES: Final = 5

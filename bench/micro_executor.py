@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from bench.tables import ABSENT, Column, render
 from epaxos.accel import choose
 from epaxos.command import ENTRY, RUN_HEADER, Batch
 from epaxos.execution.graph import PyGraphExecutor
 from epaxos.ids import BatchNumber, InstanceId, Vector
+from epaxos.tables import ABSENT, Column, render
 
 LANES: Final = 3
 UNDER_WAY: Final = 64

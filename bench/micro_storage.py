@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bench.tables import Column, ms, percent, render
 from epaxos.storage.interface import WriteGroup
 from epaxos.storage.lmdb import LmdbStore
+from epaxos.tables import Column, ms, percent, render
 
 SHAPES: Final = ((1, 64), (1, 1024), (3, 200), (3, 20_000), (30, 200))
 """(records a group, bytes a value): a lone command, a small batch, and what a loaded replica writes in a turn."""

@@ -29,9 +29,9 @@ import trio
 
 from bench.options import JSON
 from bench.powercut_guest import SHARED, SITES, WORD
-from bench.tables import Column, render
 from epaxos.console import Console
 from epaxos.errors import ConfigError, EpaxosError
+from epaxos.tables import Column, render
 from topology.lab import machine
 
 FORMAT: Final = "mkfs.ext4"

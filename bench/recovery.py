@@ -15,7 +15,6 @@ from typing import Any, Final
 import click
 
 from bench.options import JSON, MATRIX
-from bench.tables import Column, ms, percent, render
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Lab
 from epaxos.command import NOP, Payload
@@ -23,6 +22,7 @@ from epaxos.console import Console
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import Message, PreAccept
 from epaxos.protocols.interface import Order
+from epaxos.tables import Column, ms, percent, render
 from epaxos.testing.record import Life
 from topology import load as load_matrix
 

@@ -20,8 +20,8 @@ import trio
 
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.options import JSON
-from bench.tables import Column, render
 from epaxos.errors import ConfigError
+from epaxos.tables import Column, render
 
 NAMES: Final = ("CA", "VA", "IR")
 READY_WITHIN_S: Final = 30.0

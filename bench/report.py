@@ -19,9 +19,9 @@ from bench.failover import FORMAT as FAILOVER_FORMAT
 from bench.page import figure, in_ms, legend, ms, scrolled, table
 from bench.places import in_words
 from bench.svg import COLOURS, Group, Line, bar_chart, line_chart, site_map
-from bench.tables import count, percent, ratio
 from bench.throughput import FORMAT as THROUGHPUT_FORMAT
 from epaxos.errors import ConfigError
+from epaxos.tables import count, percent, ratio
 
 Result = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.page import figure, in_ms, legend, ms, table
 from bench.svg import Line, line_chart
-from bench.tables import count, percent
+from epaxos.tables import count, percent
 
 
 def section(result: dict[str, Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ import trio
 import epaxos
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.options import JSON
-from bench.tables import Column, render
+from epaxos.tables import Column, render
 
 READY_WITHIN_S: Final = 30.0
 SITES: Final = ("A", "B", "C")

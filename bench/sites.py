@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bench import tables
-from bench.tables import Column
 from bench.tally import percentile, rank
+from epaxos import tables
+from epaxos.observe.metrics import fast_share
+from epaxos.tables import Column
 from topology import bounds
 
 if TYPE_CHECKING:
@@ -142,8 +143,8 @@ def judge(
         commit_p99_us=_claimed(status["commit_us"], "p99", 0.99),
         execute_p50_us=percentile(ascending_us, 0.50),
         execute_p99_us=percentile(ascending_us, 0.99),
-        cold_fast_share=_fast_share(cold),
-        hot_fast_share=_fast_share(hot),
+        cold_fast_share=fast_share(cold),
+        hot_fast_share=fast_share(hot),
         answered=tally.answered,
         answered_hot=len(tally.hot_us),
         rejected=tally.rejected,
@@ -158,11 +159,6 @@ def judge(
 def _claimed(histogram: dict[str, int], name: str, share: float) -> int | None:
     """A percentile of a replica's histogram, where it has the samples for it."""
     return None if rank(histogram["count"], share) is None else histogram[name]
-
-
-def _fast_share(paths: dict[str, int]) -> float | None:
-    total = paths["fast"] + paths["slow"]
-    return paths["fast"] / total if total else None
 
 
 class _Figure(NamedTuple):

@@ -23,12 +23,12 @@ from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.comparison import Percentiles, percentiles
 from bench.options import JSON, OUT
 from bench.provenance import provenance
-from bench.tables import ABSENT, Column, ms, percent, render
+from epaxos.config import PROTOCOLS
 from epaxos.console import Console
 from epaxos.errors import ConfigError
+from epaxos.tables import ABSENT, Column, ms, percent, render
 
 FORMAT: Final = 1
-PROTOCOLS: Final = ("epaxos", "raft")
 WARMUP_S: Final = 0.5
 REPLICAS_MAX: Final = 13
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from epaxos.command import Entry
-from epaxos.engine import Limits, Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.execution.interface import Executor, Group
 from epaxos.ids import InstanceId, ReplicaId
@@ -20,7 +19,7 @@ from epaxos.machines.kv import Kv, Op
 from epaxos.packing import encode_run
 from epaxos.protocols.interface import LogView, PeerDown, Protocol, ProtocolConfig, Random
 from epaxos.protocols.registry import build
-from epaxos.submission import DEFAULT_LIMITS
+from epaxos.submission import DEFAULT_LIMITS, Limits, Submit
 from epaxos.testing.faults import Swarm
 from epaxos.testing.forks import Forks
 from epaxos.testing.invariants import Watch

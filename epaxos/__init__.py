@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from epaxos.client import Client, ResponseError
     from epaxos.client.foreign import AsyncioClient, SyncClient
     from epaxos.config import Config
-    from epaxos.engine import LogEntry
     from epaxos.errors import (
         ConfigError,
         EpaxosError,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
         StorageError,
         Unknown,
     )
+    from epaxos.log import LogEntry
     from epaxos.machines.interface import StateMachine
     from epaxos.replica import Replica, open_replica
 
@@ -59,7 +59,7 @@ _HOMES: Final = {
     "Config": "epaxos.config",
     "ConfigError": "epaxos.errors",
     "EpaxosError": "epaxos.errors",
-    "LogEntry": "epaxos.engine",
+    "LogEntry": "epaxos.log",
     "MachineError": "epaxos.errors",
     "ProtocolError": "epaxos.errors",
     "Rejected": "epaxos.errors",

@@ -129,6 +129,8 @@ class Admission:
         self.outstanding: dict[int, Outstanding] = {}
         """Batch number -> batch, from proposal to answer."""
         self.undecided = 0
+        self._reads = 0
+        """Unanswered batches that only read."""
         self._busy = BusyKeys(limits.entangled_window)
         self._parked: list[Piece] = []
         """Entangled commands for which the window of a key has no room. Nobody looks at them before one has."""
@@ -214,9 +216,14 @@ class Admission:
         return [self._seal(pieces, kind) for kind, pieces in enumerate(closing.taken) if pieces]
 
     def _due(self, now_us: int) -> bool:
-        if self.credit <= 0 and not self._reads_apart:
+        if self.credit <= 0 and not self._takes_reads():
             return False
         return self.undecided < self.limits.batch_inflight or self._is_old(now_us, self._queue[0])
+
+    def _takes_reads(self) -> bool:
+        """May one more batch of reads go? They need no credit, and while nobody leads none of them is answered: as many
+        as the window has at most, so that what comes then waits, and in the end is refused."""
+        return self._reads_apart and self._reads < self.limits.window
 
     def _is_old(self, now_us: int, piece: Piece) -> bool:
         """Has it waited for `batch_age_us`? If not, see to it that the queue is looked at again when it has."""
@@ -280,7 +287,7 @@ class Admission:
             return kind != BARRIER
         if kind == BARRIER and not self._busy.has_room(BARRIER_RUN):
             return False
-        return kind == READS or self.credit > sum(map(bool, closing.taken[:READS]))
+        return self._takes_reads() if kind == READS else self.credit > sum(map(bool, closing.taken[:READS]))
 
     def _is_full(self, closing: _Closing, piece: Piece) -> bool:
         if closing.entries + count_entries(piece.run) > MAX_ENTRIES:
@@ -309,7 +316,9 @@ class Admission:
             self._streams.setdefault(piece.stream, {})[piece] = None
         self.outstanding[name.number] = outstanding
         self.undecided += 1
-        if kind != READS:
+        if kind == READS:
+            self._reads += 1
+        else:
             self.credit -= 1
         return outstanding
 
@@ -340,6 +349,7 @@ class Admission:
         if outstanding is not None:
             self.decided(name)
             del self.outstanding[name.number]
+            self._reads -= outstanding.read
             self._freed = self._busy.leave(outstanding.busy) or self._freed
         return outstanding
 

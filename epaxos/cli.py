@@ -15,7 +15,7 @@ import click
 
 from epaxos._version import VERSION
 from epaxos.config import PROTOCOLS, Config
-from epaxos.console import EXIT_DONE, Console, exit_code, foreseen, report
+from epaxos.console import EXIT_DONE, Console, run_line
 from epaxos.quorums import MAX_REPLICAS
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout, words to stderr.")
@@ -79,6 +79,7 @@ def cli() -> None:
     show_default=True,
     help="auto: text on a terminal, JSON lines elsewhere.",
 )
+@click.option("--trace", is_flag=True, help="Log what the protocol notes, too: a line for each batch that it commits.")
 @click.option("--emulate", metavar="MATRIX", help="Delay what goes to each peer as a matrix says: a name, or a file.")
 @click.option("--exit-with-parent", is_flag=True, help="Stop when the process that started this one is gone.")
 @json_option
@@ -88,11 +89,14 @@ def replica(
     data: Path,
     overrides: Sequence[str],
     log_form: Literal["auto", "json", "text"],
+    trace: bool,
     emulate: str | None,
     exit_with_parent: bool,
     as_json: bool,
 ) -> None:
     """Run the replica NAME with the key-value store, and serve Redis clients, until SIGINT or SIGTERM.
+
+    Its log goes to stderr; with --json, as JSON lines, to stdout.
 
     Example: epaxos replica CA --config cluster.toml --data ./ca
     """
@@ -100,10 +104,13 @@ def replica(
     import trio
 
     from epaxos.commands.serve import serve
+    from epaxos.observe.log import Log
 
     found = Config.load(config_path, overrides)
-    form = "json" if as_json else log_form
-    trio.run(partial(serve, found, name, data=data, form=form, matrix=emulate, parent=parent))
+    # A replica has no other result than its log: as that it goes to stdout.
+    out = sys.stdout if as_json else sys.stderr
+    log = Log(name, found.names, out=out, form="json" if as_json else log_form, trace=trace)
+    trio.run(partial(serve, found, name, data=data, log=log, matrix=emulate, parent=parent))
 
 
 @cli.command()
@@ -476,16 +483,7 @@ def status(config_path: str, overrides: Sequence[str], watch: bool, wait_s: floa
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        result = cli.main(args=given, prog_name="epaxos", standalone_mode=False)
-    except BaseException as error:
-        known = foreseen(error)
-        if known is None:
-            raise
-        report(known, "--json" in given)
-        return exit_code(known)
-    return result if isinstance(result, int) else EXIT_DONE
+    return run_line(cli, "epaxos", arguments)
 
 
 def main() -> NoReturn:

@@ -1,8 +1,7 @@
-"""One file describes the cluster; this module is the only one that knows its keys.
+"""One file describes the cluster; only this module and `limits.py` know its keys.
 
 `Config.load` reads `cluster.toml`, the same on every machine. Everything is checked before anything starts: an unknown
 key names its nearest match, a bad value names the key, the value and what is allowed, and the line is in the message.
-The bounds are in `limits.py`.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from typing import Any, Final, NamedTuple
 from epaxos.errors import ConfigError
 from epaxos.ids import ReplicaId
 from epaxos.limits import BadValue, LimitsConfig, dotted
+from epaxos.packing import SECRET_BYTES
 from epaxos.quorums import MAX_REPLICAS
 from epaxos.toml_lines import KeyPath, key_lines
 
 PROTOCOLS: Final = ("epaxos", "raft")
 """The protocols of this release."""
 
-SECRET_BYTES: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME_ALLOWED: Final = "1 to 64 letters, digits, '-' or '_'"
 

@@ -1,13 +1,14 @@
 """How commands speak: results on stdout, as a table or as JSON; everything else on stderr when stdout is JSON.
 
-`exit_code` is the one place that says what an outcome means to a shell script.
+`exit_code` is the one place that says what an outcome means to a shell script, and `run_line` what all command lines do
+with it: `epaxos`, `python -m bench`, `python -m topology`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -104,3 +105,17 @@ def report(error: BaseException, as_json: bool) -> None:
         click.echo(f"epaxos: {text}", err=True)
     if as_json:
         click.echo(json.dumps({"error": text, "kind": type(error).__name__, "exit": exit_code(error)}))
+
+
+def run_line(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, by default that of this process; the exit code. What is foreseen is told in one line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = command.main(args=given, prog_name=name, standalone_mode=False)
+    except BaseException as error:
+        known = foreseen(error)
+        if known is None:
+            raise
+        report(known, "--json" in given)
+        return exit_code(known)
+    return result if isinstance(result, int) else EXIT_DONE

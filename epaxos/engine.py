@@ -22,7 +22,7 @@ from epaxos.execution.interface import Executor
 from epaxos.gate import Gate, Timers
 from epaxos.idle import IdleSessions
 from epaxos.ids import ReplicaId
-from epaxos.log import LogEntry as LogEntry
+from epaxos.log import LogEntry
 from epaxos.machines.interface import BatchMachine
 from epaxos.messages import Message
 from epaxos.protocols.interface import (
@@ -55,22 +55,9 @@ from epaxos.protocols.interface import (
 )
 from epaxos.session import Ended, SessionId, end_run
 from epaxos.storage.interface import WriteGroup
-from epaxos.submission import DEFAULT_LIMITS, Cancel as Cancel, Limits as Limits, Submit as Submit, Waiter as Waiter
+from epaxos.submission import DEFAULT_LIMITS, NOBODY, Cancel, Limits, Submit
 
 Input = Submit | Cancel | Receive | Durable | PeerUp | PeerDown | Rtt
-
-
-class _Nobody:
-    """Waits for what the engine proposes by itself."""
-
-    def reply(self, first: int, count: int, data: bytes) -> None:
-        """See `Waiter`."""
-
-    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
-        """See `Waiter`."""
-
-
-_NOBODY = _Nobody()
 
 
 @dataclass(slots=True)
@@ -232,7 +219,7 @@ class Engine:
         if idle:
             now_us = self._now.mono_us
             run = end_run(Ended(session, self.applier.sessions.last(session)) for session in idle)
-            self.admission.submit(now_us, Submit(_NOBODY, 0, run, 1, now_us + self.limits.session_idle_ms * 1_000))
+            self.admission.submit(now_us, Submit(NOBODY, 0, run, 1, now_us + self.limits.session_idle_ms * 1_000))
             self._idle.touch(idle, now_us)
 
     # -- effects
@@ -332,9 +319,13 @@ class Engine:
     def _propose(self) -> None:
         batches = self.admission.close(self._now.mono_us)
         for outstanding in batches:
-            deadline_us = max(piece.deadline_us for piece in outstanding.pieces)
-            event = Read if outstanding.read else Propose
-            self._step(event(batch=outstanding.batch, deadline_us=deadline_us))
+            deadlines_us = [piece.deadline_us for piece in outstanding.pieces]
+            # A batch stands or falls as one: once somebody in it has heard that nobody knows, it is not proposed again,
+            # and the others learn that it was not applied. Reads have no effect, so the last to give up decides.
+            if outstanding.read:
+                self._step(Read(batch=outstanding.batch, deadline_us=max(deadlines_us)))
+            else:
+                self._step(Propose(batch=outstanding.batch, deadline_us=min(deadlines_us)))
         if batches:
             self._execute()
 
@@ -373,7 +364,6 @@ class Engine:
             "behind": self.executor.waiting(),
             "in_flight": self.admission.undecided,
             "pending": self.admission.commands,
-            "credit": self.admission.credit,
             "sessions": len(self.applier.sessions),
         }
 

@@ -16,7 +16,7 @@ class Rejected(EpaxosError):
 
     REASONS = frozenset(
         {
-            *("busy", "closed", "deadline", "too_large", "malformed", "no_quorum", "not_voting"),
+            *("busy", "closed", "deadline", "too_large", "malformed", "no_quorum"),
             *("session_closed", "out_of_order"),
         }
     )

@@ -5,7 +5,7 @@ Nothing here has behaviour beyond arithmetic and order, so every other module ma
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 ReplicaId = int
 """A member's position in `cluster.toml`, 0 … n-1. It is kept for life and never given out twice."""
@@ -18,6 +18,10 @@ Ballot = int
 
 Vector = tuple[int, ...]
 """One slot a lane, meaning "every (conflicting) instance of that lane up to and including here"."""
+
+
+MAX_SLOT: Final = (1 << 62) - 1
+"""Slots are 1 … MAX_SLOT. In a vector 0 means "nothing of that lane"; as the end of a range MAX_SLOT leaves it open."""
 
 
 class InstanceId(NamedTuple):

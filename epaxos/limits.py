@@ -8,13 +8,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from epaxos.errors import ConfigError
+from epaxos.submission import Limits
 from epaxos.toml_lines import KeyPath
-
-if TYPE_CHECKING:
-    from epaxos.engine import Limits
 
 FRAME_MARGIN_BYTES: Final = 128 << 10
 """What a frame needs beside its batch: the message around it, whose longest list of ids takes less than this."""
@@ -79,7 +77,7 @@ class LimitsConfig:
     window: int = _limit(
         1024,
         Range(1, 1 << 16, "batches"),
-        bounds="own batches that are proposed and not yet executed here",
+        bounds="own batches that are proposed and not yet executed here; under Raft as many more that only read",
         too_small="one wide-area round trip for every `window` batches: throughput falls on long links",
         too_large="a site that is cut off holds that much undecided work, and everyone recovers it",
     )
@@ -284,8 +282,6 @@ class LimitsConfig:
 
     def engine(self) -> Limits:
         """The part of these bounds that the engine keeps."""
-        from epaxos.engine import Limits  # imported late: `epaxos config` needs no engine
-
         return Limits(**{name: getattr(self, name) for name in Limits._fields})
 
     @property

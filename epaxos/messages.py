@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar, dataclass_transfor
 from epaxos import cbor
 from epaxos.command import NOP, Batch, Payload
 from epaxos.errors import ProtocolError
-from epaxos.ids import Ballot, InstanceId, Lane, Vector
+from epaxos.ids import MAX_SLOT, Ballot, InstanceId, Lane, Vector
 from epaxos.packing import check_batch
 from epaxos.quorums import MAX_REPLICAS
 from epaxos.value import value
@@ -31,8 +31,6 @@ MAX_HEADER_BYTES: Final = 0xFFFF
 MAX_RANGES: Final = 64
 MAX_INVALID: Final = 3072
 """At 18 bytes an invalidator at most, so that a ValidateOK always fits `MAX_HEADER_BYTES`."""
-MAX_SLOT: Final = (1 << 62) - 1
-"""Also stands for "open end" in a range of slots."""
 MAX_U64: Final = (1 << 64) - 1
 FIRST_HINT: Final = 192
 """Codes from here on are hints: a replica that does not know one ignores it. An unknown code below is an error."""
@@ -324,34 +322,13 @@ class Nack(Message):
 
 @_message(12)
 class CommitQuery(Message):
-    """Any replica to any: send me the decisions you know of these slots. Answered by Commit, Collected or silence."""
+    """Any replica to any: send me the decisions you know of these slots. Answered by Commit or silence."""
 
     epoch: int = _field(EPOCH)
     ranges: tuple[SlotRange, ...] = _field(RANGES)
 
 
-@_message(13)
-class Collected(Message):
-    """Everything of the lane up to `floor` is executed and in my durable snapshot; fetch that (protocol.md 6.1)."""
-
-    epoch: int = _field(EPOCH)
-    lane: Lane = _field(LANE)
-    floor: int = _field(SLOT)
-
-
-@_message(14)
-class Kept(Message):
-    """Gossip: what the sender can re-create from its own disk (protocol.md 6.1)."""
-
-    epoch: int = _field(EPOCH)
-    kept: Vector = _field(VECTOR)
-
-
-@_message(15)
-class EpochClosed(Message):
-    """Reply to a request of an epoch that its Stop command ended (protocol.md 6.3)."""
-
-    epoch: int = _field(EPOCH)
+# Codes 13, 14 and 15 are kept free for collection (two) and for epochs that end: protocol.md 6.
 
 
 # --------------------------------------------------------------------- Raft, codes 32 … 63; a slot is a log index

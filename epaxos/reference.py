@@ -200,7 +200,8 @@ def messages_page() -> str:
         _GENERATED,
         f"Wire version {WIRE_VERSION}. A message is one CBOR array, `[code, field, …]`, followed by the raw bytes of",
         f"its batch when it carries one. Codes from {FIRST_HINT} on are hints: who does not know one ignores it; an",
-        "unknown code below is an error. Fields that this release does not use carry their neutral value.\n",
+        "unknown code below is an error. 13 to 15 are kept free for collection and for epochs. Fields that this",
+        "release does not use carry their neutral value.\n",
     ]
     for code, cls in sorted(TABLE.items()):
         lines += [

@@ -7,11 +7,9 @@ the next: that is how batches form.
 
 from __future__ import annotations
 
-import gc
 import itertools
 import math
 import random
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -24,7 +22,7 @@ import trio
 from epaxos import accel
 from epaxos.command import READ, WHOLE, Command, Entry
 from epaxos.config import Config
-from epaxos.engine import Cancel, Engine, Input, Submit, Turn, Waiter
+from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import Rejected, StorageError, Unknown
 from epaxos.ids import ReplicaId
 from epaxos.log import LogEntry
@@ -38,26 +36,24 @@ from epaxos.net.signal import now_us
 from epaxos.net.tcp import Network, TcpNetwork
 from epaxos.observe.log import Log
 from epaxos.observe.metrics import Metrics
+from epaxos.observe.progress import AloudView, Progress
 from epaxos.packing import barrier_run, encode_run
-from epaxos.protocols.interface import Durable, Now, ProtocolConfig
+from epaxos.protocols.interface import Durable, LogView, Now, ProtocolConfig
 from epaxos.protocols.registry import build
 from epaxos.replica_session import Session, open_session
 from epaxos.session import SessionId
 from epaxos.storage.interface import LiveStore, Volume
 from epaxos.storage.volume import DirectoryVolume
+from epaxos.submission import Cancel, Submit, Waiter
 
 LOG_CHUNK: Final = 256
 """Entries of the log that are read at once."""
-SWITCH_S: Final = 0.0005
-"""How long the loop may keep the interpreter from the committing thread: Python's own 5 ms would delay every sync."""
 PEERS_WAIT_SHARE: Final = 0.25
 """Of the backlog at which the store fails: from here on links are not read until the disk has caught up."""
 CLIENTS_WAIT_SHARE: Final = 0.5
 """The same for what clients hand in: they are told BUSY."""
 REPLAY_SLICE_S: Final = 0.01
 """How long the replay keeps other tasks waiting."""
-REPLAY_SAY_S: Final = 2.0
-"""How often a replay says how far it is."""
 
 
 @asynccontextmanager
@@ -124,7 +120,7 @@ class Replica:
         self._network = network
         self._log = log
         self._metrics = Metrics(config.secret, config.observe.keys)
-        self._engine = _engine(config, name, machine, store, incarnation)
+        self._engine = _engine(config, name, machine, store, incarnation, AloudView(store, log))
         limits = config.limits
         self._inbox = Inbox(
             max_messages=limits.inbox_messages,
@@ -182,7 +178,7 @@ class Replica:
         return now_us()
 
     def submit(self, waiter: Waiter, stream: int, run: bytes, count: int, deadline_us: int) -> None:
-        """See `engine.Submit`. Returns at once; the waiter is called later, or at once when the replica has closed."""
+        """See `submission.Submit`. Returns at once; the waiter is called later, or now when the replica has closed."""
         if self._closed:
             waiter.fail(0, count, Rejected("closed", "the replica has shut down"))
         elif self._disk_owes(CLIENTS_WAIT_SHARE):
@@ -191,7 +187,7 @@ class Replica:
             self._inbox.put(Submit(waiter, stream, run, count, deadline_us))
 
     def cancel(self, waiter: Waiter) -> None:
-        """See `engine.Cancel`."""
+        """See `submission.Cancel`."""
         if not self._closed:
             self._inbox.put(Cancel(waiter))
 
@@ -305,15 +301,13 @@ class Replica:
     async def running(self) -> AsyncIterator[None]:
         """Run for as long as the block lasts, which is entered when the replica can serve."""
         await self._replay()
+        self._turn([])  # the first lets the protocol read its log: nobody is to be told that it serves before
         async with _bare_nursery() as nursery:
             for listener in await self._network.listen():
                 nursery.start_soon(self._accept, listener, nursery)
             nursery.start_soon(self._links.run)
             nursery.start_soon(self._watch_disk)
             nursery.start_soon(self._drive)
-            gc.collect()
-            gc.freeze()
-            sys.setswitchinterval(SWITCH_S)
             self._log.event("serving", incarnation=self.incarnation, compiled=accel.summary())
             try:
                 yield
@@ -324,13 +318,11 @@ class Replica:
 
     async def _replay(self) -> None:
         """Bring the machine up to date with the log."""
-        rested_s = said_s = trio.current_time()
+        progress = Progress(self._log, "replaying", "commands")
+        rested_s = trio.current_time()
         for commands in self._engine.replay():
-            now_s = trio.current_time()
-            if now_s - said_s >= REPLAY_SAY_S:
-                said_s = now_s
-                self._log.event("replaying", f"{commands} commands so far", commands=commands)
-            if now_s - rested_s >= REPLAY_SLICE_S:
+            progress.at(commands)
+            if trio.current_time() - rested_s >= REPLAY_SLICE_S:
                 await trio.lowlevel.checkpoint()
                 rested_s = trio.current_time()
 
@@ -386,7 +378,12 @@ class Replica:
 
 
 def _engine(
-    config: Config, name: str, machine: StateMachine | BatchMachine, store: LiveStore, incarnation: int
+    config: Config,
+    name: str,
+    machine: StateMachine | BatchMachine,
+    store: LiveStore,
+    incarnation: int,
+    protocol_log: LogView,
 ) -> Engine:
     me = config.id_of(name)
     limits = config.limits
@@ -394,7 +391,7 @@ def _engine(
         config.protocol,
         ProtocolConfig(me=me, n=config.n, window=limits.window, retry_us=limits.retry_us, preferred=config.preferred),
         random.Random(),
-        store,
+        protocol_log,
     )
     return Engine(
         me=me,
@@ -417,12 +414,12 @@ class _Proposal:
         self._error: Rejected | Unknown | None = None
 
     def reply(self, first: int, count: int, data: bytes) -> None:
-        """See `engine.Waiter`."""
+        """See `submission.Waiter`."""
         self._reply = data
         self._answered.set()
 
     def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
-        """See `engine.Waiter`."""
+        """See `submission.Waiter`."""
         self._error = error
         self._answered.set()
 

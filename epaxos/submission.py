@@ -18,6 +18,18 @@ class Waiter(Interface):
         """The outcome of these commands, when it is not a result."""
 
 
+class _Nobody:
+    def reply(self, first: int, count: int, data: bytes) -> None:
+        """See `Waiter`."""
+
+    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
+        """See `Waiter`."""
+
+
+NOBODY: Final[Waiter] = _Nobody()
+"""For a run whose outcome nobody waits for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Submit:
     """Commands of one client: a run (see `command.py`) of `count` commands.
@@ -41,7 +53,7 @@ class Cancel:
 
 
 class Limits(NamedTuple):
-    """The engine's bounds; `config.py` documents each, with both extremes."""
+    """The engine's bounds; `limits.py` documents each, with both extremes."""
 
     window: int = 1024
     entangled_window: int = 8

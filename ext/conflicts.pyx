@@ -35,7 +35,7 @@ cdef enum:
     LAST_BITS = 32
 
 cdef uint32_t NO_BLOCK = 0xFFFFFFFF
-cdef uint64_t MAX_SLOT = <uint64_t>1 << 62
+cdef uint64_t MAX_SLOT = (<uint64_t>1 << 62) - 1
 cdef uint64_t NO_SLOT = 0xFFFFFFFFFFFFFFFF
 
 

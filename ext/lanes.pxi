@@ -1,7 +1,7 @@
 # What has executed and what is known, a lane, and the gate for ids and vectors: the compiled twin of
 # `epaxos/execution/lanes.py`. Text of `scc.pyx`, which includes it.
 
-cdef int64_t MAX_SLOT = <int64_t>1 << 62
+cdef int64_t MAX_SLOT = (<int64_t>1 << 62) - 1
 
 
 cdef inline int64_t number(value) except? -1:

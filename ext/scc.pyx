@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 from epaxos.command import NOP
 from epaxos.execution.lanes import GAPS_MAX
 from epaxos.ids import InstanceId
-from epaxos.protocols.interface import Frontier, Why
+from epaxos.protocols.interface import Frontier
 
 include "lanes.pxi"
 include "keys.pxi"
@@ -43,7 +43,7 @@ cdef class GraphExecutor(Lanes):
     cdef list gaps
     cdef list ready
     cdef set wanted
-    cdef dict missing_
+    cdef tuple missing_
 
     cdef Table table
     cdef Row *whole
@@ -70,7 +70,7 @@ cdef class GraphExecutor(Lanes):
         self.gaps = [set() for _ in range(n)]
         self.ready = []
         self.wanted = set()
-        self.missing_ = {}
+        self.missing_ = ()
         self.path, self.stack, self.visited, self.closed = [], [], [], []
 
     def __dealloc__(self):
@@ -125,7 +125,7 @@ cdef class GraphExecutor(Lanes):
         cdef int lane
         if self.missing_ is None:
             unknown = {InstanceId(self.epoch, slot, lane) for lane in range(self.n) for slot in self.gap(lane)}
-            self.missing_ = {id_: Why(known=id_ in self.wanted) for id_ in sorted(unknown | self.wanted)}
+            self.missing_ = tuple(sorted(unknown | self.wanted))
         return self.missing_
 
     def waiting(self):

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.tables import Column, ms, render
-from epaxos.errors import ConfigError
+from epaxos.console import run_line
+from epaxos.tables import Column, ms, render
 from topology import bounds, builtin_names, load
-from topology.lab import LabError
 from topology.lab.cli import COMMANDS
-from topology.lab.machine import MachineError
+from topology.options import as_json, choose, sites_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from topology.matrix import Matrix
-
-EXIT_USAGE: Final = 2
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in integer microseconds.")
-_sites = click.option("--sites", default="", metavar="A,B,…", help="Only these sites, in this order.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,7 +31,7 @@ def topology() -> None:
 
 
 @topology.command("list")
-@_as_json
+@as_json
 def list_(as_json: bool) -> None:
     """The matrices that come with the package.
 
@@ -53,14 +47,14 @@ def list_(as_json: bool) -> None:
 
 @topology.command()
 @click.argument("matrix")
-@_sites
-@_as_json
+@sites_option
+@as_json
 def show(matrix: str, sites: str, as_json: bool) -> None:
     """The round trips of a MATRIX, in milliseconds.
 
     Example: python -m topology show ./mine.toml
     """
-    chosen = _chosen(matrix, sites)
+    chosen = choose(matrix, sites)
     if as_json:
         click.echo(json.dumps(_head_json(chosen) | {"rtt_us": [list(row) for row in chosen.rtt_us]}, indent=2))
         return
@@ -71,14 +65,14 @@ def show(matrix: str, sites: str, as_json: bool) -> None:
 
 @topology.command("bounds")
 @click.argument("matrix")
-@_sites
-@_as_json
+@sites_option
+@as_json
 def bounds_(matrix: str, sites: str, as_json: bool) -> None:
     """What each protocol can do at best with a MATRIX, per site, in milliseconds.
 
     Example: python -m topology bounds gryff5
     """
-    chosen = _chosen(matrix, sites)
+    chosen = choose(matrix, sites)
     computed = _bounds(chosen)
     if as_json:
         placed = [{"leader": each.site, "mean_us": each.mean_us} for each in bounds.leaders(chosen)]
@@ -130,23 +124,9 @@ def _headline(matrix: Matrix, what: str) -> None:
     click.echo()
 
 
-def _chosen(name_or_path: str, sites: str) -> Matrix:
-    matrix = load(name_or_path)
-    return matrix.only([site.strip() for site in sites.split(",")]) if sites else matrix
-
-
 for _command in COMMANDS:
     topology.add_command(_command)
 
 
-def main() -> None:
-    """Runs the command line; a wrong name or file is reported in one line with exit code 2."""
-    try:
-        topology(prog_name="python -m topology")
-    except (ConfigError, LabError, MachineError) as error:
-        click.echo(f"topology: {error}", err=True)
-        sys.exit(EXIT_USAGE)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(run_line(topology, "python -m topology"))

@@ -76,6 +76,7 @@ def mean_us(matrix: Matrix, bound: Callable[[str], int]) -> float:
 
 
 PROTOCOLS: Final = ("epaxos", "raft")
+"""Those that have a bound here."""
 
 
 def protocol_us(protocol: str, matrix: Matrix, site: str, leader: str | None = None) -> int:

@@ -16,7 +16,7 @@ from typing import Final
 
 from epaxos.errors import ConfigError
 from epaxos.quorums import MAX_REPLICAS, quorums
-from topology.bounds import quorum_edge
+from topology.bounds import PROTOCOLS, quorum_edge
 from topology.matrix import Matrix
 
 PLACEMENTS_MAX: Final = 5_000
@@ -54,7 +54,7 @@ def plan(matrix: Matrix, weights: Mapping[str, float], *, sizes: Sequence[int], 
     """
     _check(matrix, weights, sizes, conflict)
     found = []
-    for protocol in ("epaxos", "raft"):
+    for protocol in PROTOCOLS:
         smaller: tuple[str, ...] = ()
         for size in sorted(set(sizes)):
             best = min(

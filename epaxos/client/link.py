@@ -145,7 +145,7 @@ class Link:
 
 
 def _failure(reply: hiredis.ReplyError) -> EpaxosError:
-    """The exception that an error reply stands for (see `gateway/replies.py`)."""
+    """The exception that an error reply stands for (see `replies.py`)."""
     text = str(reply)
     code, _, why = text.partition(" ")
     if code == "UNKNOWN":

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.tables import Column, render
 from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
 from epaxos.errors import ConfigError
+from epaxos.tables import Column, render
 from epaxos.testing.model.explore import Explorer, Found
 from epaxos.testing.model.scope import SCOPES
 from epaxos.testing.model.story import scenario

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.tables import Column, render
 from epaxos.console import EXIT_FAILED, Console
 from epaxos.errors import ConfigError
+from epaxos.tables import Column, render
 from epaxos.testing.mutants import MUTANTS, Hunt, Mutant, hunts, row
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Final
 
-from bench.tables import Column, ms, render
 from epaxos.console import Console
 from epaxos.errors import ConfigError
+from epaxos.tables import Column, ms, render
 from topology import Matrix, load
 from topology.planner import Choice, advice, plan
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -16,12 +18,14 @@ from epaxos.errors import ConfigError
 from epaxos.gateway.server import serve_clients
 from epaxos.machines.kv import Kv
 from epaxos.net.tcp import listen_on
-from epaxos.observe.log import Form, Log
+from epaxos.observe.log import Log
 from epaxos.replica import open_replica
 from topology import load
 
 SPARE_FILES: Final = 128
 """Open files beside those of clients: links, listeners, the data directory, libraries."""
+SWITCH_S: Final = 0.0005
+"""How long the loop may keep the interpreter from the committing thread: Python's own 5 ms would delay every sync."""
 
 
 def emulated_delays_us(config: Config, name: str, matrix: str) -> Mapping[str, int]:
@@ -38,12 +42,11 @@ def emulated_delays_us(config: Config, name: str, matrix: str) -> Mapping[str, i
     return {peer: found.one_way_us(name, peer) for peer in config.names if peer != name}
 
 
-async def serve(config: Config, name: str, *, data: Path, form: Form, matrix: str | None, parent: int | None) -> None:
+async def serve(config: Config, name: str, *, data: Path, log: Log, matrix: str | None, parent: int | None) -> None:
     """Run the replica until SIGINT, SIGTERM, or the end of the process `parent`.
 
     Raises ConfigError, StorageError and MachineError, as `open_replica` does.
     """
-    log = Log(name, config.names, form=form)
     delays_us = {} if matrix is None else emulated_delays_us(config, name, matrix)
     _make_room_for(config.limits.connections, log)
     async with trio.open_nursery() as nursery:
@@ -52,6 +55,7 @@ async def serve(config: Config, name: str, *, data: Path, form: Form, matrix: st
             nursery.start_soon(_until_orphaned, parent, log, nursery.cancel_scope)
         machine = Kv()
         async with open_replica(config, name, machine, data=data, delays_us=delays_us, log=log) as replica:
+            _be_a_replica()
             listeners = await listen_on(config.replica(name).client)
             for listener in listeners:
                 host, port = listener.socket.getsockname()[:2]
@@ -64,6 +68,13 @@ async def serve(config: Config, name: str, *, data: Path, form: Form, matrix: st
                 count_keys=lambda: len(machine),
                 log=log,
             )
+
+
+def _be_a_replica() -> None:
+    """Settings of the interpreter, for a process that does nothing else: what its start left is never garbage."""
+    gc.collect()
+    gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
 
 
 def _make_room_for(connections: int, log: Log) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import trio
 
-from bench.tables import ABSENT, Column, ms, percent, render
 from epaxos.client import Client
 from epaxos.config import Config
 from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
 from epaxos.errors import EpaxosError
+from epaxos.observe.metrics import fast_share
+from epaxos.tables import ABSENT, Column, ms, percent, render
 
 ANSWER_WITHIN_S: Final = 2.0
 WATCH_EVERY_S: Final = 1.0
@@ -96,6 +97,7 @@ def table(found: list[Status]) -> str:
     columns = [
         Column("replica", right=False),
         Column("protocol", right=False),
+        Column("leader", right=False),
         Column("up\ns"),
         Column("peers\nup"),
         Column("executed"),
@@ -110,24 +112,25 @@ def table(found: list[Status]) -> str:
         Column("syncs"),
         Column("longest\nms"),
     ]
-    rows = [_row(each) for each in found if "error" not in each]
+    names = [each["name"] for each in found]
+    rows = [_row(each, names) for each in found if "error" not in each]
     silent = [f"{each['name']}: {each['error']}" for each in found if "error" in each]
     return "\n".join([*([render(columns, rows)] if rows else []), *silent])
 
 
-def _row(status: Status) -> list[str]:
-    paths = status["commands"]
-    committed = sum(paths.values())
+def _row(status: Status, names: Sequence[str]) -> list[str]:
+    leader = status["detail"].get("leader")
     peers = status["peers"].values()
     return [
         status["name"],
         status["protocol"],
+        ABSENT if leader is None else names[leader],
         f"{status['up_s']:.0f}",
         f"{sum(peer['up'] for peer in peers)}/{len(peers)}",
         *(str(status[name]) for name in ("executed", "behind")),
         _to_learn(status["detail"].get("catching_up")),
         str(status["in_flight"]),
-        percent(paths["fast"] / committed) if committed else ABSENT,
+        percent(fast_share(status["commands"])),
         *(_latency(status[what], share) for what in ("commit_us", "execute_us") for share in ("p50", "p99")),
         str(status["disk"]["syncs"]),
         ms(status["disk"]["sync_us_max"]),

@@ -22,17 +22,17 @@ visits times their keys and lanes, however many edges there are. An id that meet
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 
 from epaxos.accel import choose
 from epaxos.command import CONT, READ, WHOLE, Batch, Nop, Payload
 from epaxos.execution.interface import Group
-from epaxos.execution.lanes import GAPS_MAX, MAX_SLOT, Lanes
+from epaxos.execution.lanes import GAPS_MAX, Lanes
 from epaxos.execution.rows import EXECUTED, NOTHING, PARKED, READY, UNDECIDED, Lot, Node, Row, Strip, Touch, touched
-from epaxos.ids import InstanceId, Lane, Vector
+from epaxos.ids import MAX_SLOT, InstanceId, Lane, Vector
 from epaxos.packing import walk
-from epaxos.protocols.interface import Frontier, Order, Why
+from epaxos.protocols.interface import Frontier, Order
 
 Sole = tuple[Node, bool]
 """The only id that touches a key, and whether it writes it: most keys need no row."""
@@ -76,7 +76,7 @@ class PyGraphExecutor:
         self._seen = [0] * n
         self._wanted: set[InstanceId] = set()
         """Undecided ids that a decided one waits for."""
-        self._missing: dict[InstanceId, Why] | None = {}
+        self._missing: tuple[InstanceId, ...] | None = ()
 
         self._stamp = 0
         self._path: list[Node] = []
@@ -126,12 +126,12 @@ class PyGraphExecutor:
         """See `Executor.executed`."""
         return self._executed.frontier()
 
-    def missing(self) -> Mapping[InstanceId, Why]:
+    def missing(self) -> tuple[InstanceId, ...]:
         """See `Executor.missing`. Sorted; of each lane at most the `GAPS_MAX` lowest unknown ids."""
         if self._missing is None:
             epoch = self._executed.epoch
             unknown = {InstanceId(epoch, slot, lane) for lane in range(self._n) for slot in self._gap(lane)}
-            self._missing = {id_: Why(known=id_ in self._wanted) for id_ in sorted(unknown | self._wanted)}
+            self._missing = tuple(sorted(unknown | self._wanted))
         return self._missing
 
     def waiting(self) -> int:

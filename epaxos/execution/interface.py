@@ -7,12 +7,12 @@ order of arrival; ids of one group run in the order of `InstanceId`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol as Interface
 
 from epaxos.command import Batch, Payload
 from epaxos.ids import InstanceId
-from epaxos.protocols.interface import Frontier, Order, Why
+from epaxos.protocols.interface import Frontier, Order
 
 Group = list[InstanceId]
 """The unit of execution, of durable apply and of snapshots: a whole strongly connected component."""
@@ -39,8 +39,8 @@ class Executor(Interface):
     def executed(self) -> Frontier:
         """What has been returned as executed, or restored."""
 
-    def missing(self) -> Mapping[InstanceId, Why]:
-        """The ids that decided ones wait for, directly: unknown, or known and undecided. In a stable order."""
+    def missing(self) -> tuple[InstanceId, ...]:
+        """The ids that decided ones wait for, directly: unknown, or known and undecided. Sorted."""
 
     def waiting(self) -> int:
         """How many ids are decided and not executed."""

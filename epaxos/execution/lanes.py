@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from epaxos.ids import InstanceId, Lane
+from epaxos.ids import MAX_SLOT, InstanceId, Lane
 from epaxos.protocols.interface import Frontier
-
-MAX_SLOT: Final = 1 << 62
-"""Slots and vectors go up to here, in both twins."""
 
 GAPS_MAX: Final = 1024
 """How many unknown ids of a lane, the lowest, an executor reports at a time. Small: a replica that was away learns

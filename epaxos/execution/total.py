@@ -5,14 +5,14 @@ Everything is ordered against everything already, so nobody's keys matter here a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from epaxos.command import Batch, Payload
 from epaxos.execution.interface import Group
 from epaxos.execution.lanes import Lanes
 from epaxos.ids import InstanceId
 from epaxos.packing import count_commands
-from epaxos.protocols.interface import Frontier, Order, Why
+from epaxos.protocols.interface import Frontier, Order
 
 
 class TotalExecutor:
@@ -79,9 +79,9 @@ class TotalExecutor:
         """See `Executor.executed`."""
         return self._executed.frontier()
 
-    def missing(self) -> Mapping[InstanceId, Why]:
+    def missing(self) -> tuple[InstanceId, ...]:
         """Nothing: a gap is an index, and which id will fill it is not known before it is decided."""
-        return {}
+        return ()
 
     def waiting(self) -> int:
         """See `Executor.waiting`."""

@@ -18,7 +18,7 @@ from epaxos.gateway.commands import packed_bytes, plan
 from epaxos.gateway.inline import split_inline
 from epaxos.gateway.items import Broken, Item, Local, Parsed, ParseLimits, Refused, Run
 from epaxos.machines.numbers import parse_i64
-from epaxos.packing import encode_run
+from epaxos.packing import SECRET_BYTES, encode_run
 
 LINE_BYTES: Final = 64 * 1024
 """A line (of an inline command, or of a length) ends within so many bytes, or never does."""
@@ -93,9 +93,9 @@ class PyParser:
     """What one client sends: bytes in, items out."""
 
     def __init__(self, secret: bytes) -> None:
-        """The secret is that of the hash of keys. Raises ValueError when it has not 16 bytes."""
-        if len(secret) != 16:
-            raise ValueError(f"the secret has {len(secret)} bytes, not 16")
+        """The secret is that of the hash of keys. Raises ValueError when it has not `SECRET_BYTES`."""
+        if len(secret) != SECRET_BYTES:
+            raise ValueError(f"the secret has {len(secret)} bytes, not {SECRET_BYTES}")
         self._secret = secret
         self._buffer = bytearray()
         """What no item was made of, and in it:"""

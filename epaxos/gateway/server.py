@@ -14,13 +14,12 @@ from __future__ import annotations
 import itertools
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol as Interface
 
 import trio
 
 from epaxos import replies
-from epaxos.engine import Waiter
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway import context, local, sessions
 from epaxos.gateway.items import Broken, Local, ParseLimits, Refused, Run, Step, Unheard
@@ -28,7 +27,7 @@ from epaxos.gateway.resp import Parser, changes_dialect
 from epaxos.gateway.transaction import Transactions
 from epaxos.limits import LimitsConfig
 from epaxos.observe.log import Log
-from epaxos.session import SessionId
+from epaxos.submission import NOBODY, Waiter
 
 READ_BYTES: Final = 64 * 1024
 """How much is read from a connection at once."""
@@ -41,33 +40,20 @@ _CLOSING_US: Final = 1_000_000
 """How long a client that is turned away has to take the reason."""
 
 
-class Replica(Interface):
+class Replica(context.Host, sessions.Namer, Interface):
     """What a front end needs of the replica behind it (`epaxos.replica.Replica`, or a fake in tests)."""
-
-    @property
-    def secret(self) -> bytes:
-        """What the hash of keys is keyed with."""
 
     def new_stream(self) -> int:
         """A number for a connection: conflicting commands of one stream take effect in order."""
 
-    def new_session(self) -> SessionId:
-        """A name for a session to open: no other replica gives it, nor this one again."""
-
     def submit(self, waiter: Waiter, stream: int, run: bytes, count: int, deadline_us: int) -> None:
-        """See `engine.Submit`."""
+        """See `submission.Submit`."""
 
     def cancel(self, waiter: Waiter) -> None:
-        """See `engine.Cancel`."""
+        """See `submission.Cancel`."""
 
     def now_us(self) -> int:
         """The monotonic clock that deadlines are counted on."""
-
-    def status(self) -> Mapping[str, object]:
-        """Counters and watermarks for people, JSON-able."""
-
-    def reset_stats(self) -> None:
-        """Begin the counters anew."""
 
 
 class Pending:
@@ -86,12 +72,12 @@ class Pending:
         self._taken = 0
 
     def reply(self, first: int, count: int, data: bytes) -> None:
-        """See `engine.Waiter`."""
+        """See `submission.Waiter`."""
         data = data if self._instead is None else self._instead
         self.settle(first, count, replies.to_resp3(data) if self._dialect == 3 else data)
 
     def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
-        """See `engine.Waiter`."""
+        """See `submission.Waiter`."""
         self.settle(first, count, replies.failure(error) * count)
 
     def settle(self, first: int, count: int, data: bytes) -> None:
@@ -114,16 +100,6 @@ class Pending:
     def complete(self) -> bool:
         """Has every reply been taken?"""
         return self._taken == self.commands
-
-
-class _Nobody:
-    """The `Waiter` of a run that nobody waits for."""
-
-    def reply(self, first: int, count: int, data: bytes) -> None:
-        """See `engine.Waiter`."""
-
-    def fail(self, first: int, count: int, error: Rejected | Unknown) -> None:
-        """See `engine.Waiter`."""
 
 
 class Connection:
@@ -216,7 +192,7 @@ class Connection:
             self._submit(item.run, item.commands, self._pend(item.commands))
             return
         if isinstance(item, Unheard):
-            self._submit(item.run, 1, _Nobody())
+            self._submit(item.run, 1, NOBODY)
             return
         pending = self._pend(1)
         self._ending = isinstance(item, Broken) or (isinstance(item, Local) and item.args[0].lower() == b"quit")

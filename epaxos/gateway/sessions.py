@@ -36,7 +36,7 @@ class Namer(Interface):
         """What the hash of keys is keyed with."""
 
     def new_session(self) -> SessionId:
-        """A name for a session to open."""
+        """A name for a session to open: no other replica gives it, nor this one again."""
 
 
 class Asked(NamedTuple):

@@ -65,16 +65,6 @@ class Histogram:
         self.count += count
         self.total += value * count
 
-    def merge(self, other: Histogram) -> None:
-        """Add everything that `other` counted."""
-        if not other.count:
-            return
-        self._counts = [mine + theirs for mine, theirs in zip(self._counts, other._counts, strict=True)]
-        self.low = min(self.low, other.low) if self.count else other.low
-        self.high = max(self.high, other.high)
-        self.count += other.count
-        self.total += other.total
-
     def percentile(self, percent: float) -> int:
         """The value that `percent` % of the values do not exceed (nearest rank); 0 when there is none."""
         return self.percentiles((percent,))[0]

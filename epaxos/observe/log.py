@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Literal, TextIO
 
 from epaxos.ids import InstanceId
@@ -25,7 +26,7 @@ def instance_name(id_: InstanceId, names: Sequence[str]) -> str:
 
 
 class Log:
-    """Writes the events of the replica `name`. A line that cannot be written is counted, and stops nobody."""
+    """Writes the events of the replica `name`. A line that cannot be written stops nobody."""
 
     def __init__(
         self,
@@ -43,22 +44,18 @@ class Log:
         self._out = sys.stderr if out is None else out
         self._json = form == "json" or (form == "auto" and not self._out.isatty())
         self._wall_s = wall_s
-        self.trace = trace
-        self.lost = 0
-        """Lines that could not be written."""
+        self._trace = trace
 
     def event(self, event: str, text: str = "", **fields: object) -> None:
         """Write one event: `text` is for people, `fields` are JSON-able values."""
         line = self._as_json(event, text, fields) if self._json else self._as_text(event, text, fields)
-        try:
+        with suppress(OSError, ValueError):
             self._out.write(line + "\n")
             self._out.flush()
-        except (OSError, ValueError):
-            self.lost += 1
 
     def note(self, note: Note) -> None:
         """Write what a protocol thinks worth tracing, when tracing is on."""
-        if self.trace:
+        if self._trace:
             id_ = "" if note.id is None else instance_name(note.id, self._names)
             self.event(note.event, " ".join(filter(None, (id_, note.detail))))
 

@@ -15,11 +15,17 @@ from epaxos.observe.histogram import Histogram
 from epaxos.packing import count_commands, count_touching, key_hash
 from epaxos.protocols.interface import Note
 
-PATHS: Final[Mapping[str, str]] = {"fast_commit": "fast", "slow_commit": "slow"}
-"""The notes of a protocol that mean: an own batch was committed, and on which path."""
+PATHS: Final[Mapping[str, str]] = {"fast_commit": "fast", "slow_commit": "slow", "commit": "log"}
+"""The notes of a protocol that mean: an own batch was committed, and on which path. A single log has no other."""
 
 BUCKETS_US: Final = tuple(base * 10**power for power in range(2, 7) for base in (1, 2, 5))
 """The upper bounds that Prometheus is given: 0.1 ms to 5 s."""
+
+
+def fast_share(paths: Mapping[str, int]) -> float | None:
+    """Of commands by path: the share that took the fast one, among those that had a choice; None when none had."""
+    chose = paths["fast"] + paths["slow"]
+    return paths["fast"] / chose if chose else None
 
 
 class Metrics:

@@ -97,12 +97,14 @@ class Start:
 class Propose:
     """A batch of commands that clients of this replica submitted; `batch.name.origin` is this replica.
 
-    At most as many batches are outstanding as `Credit` granted. After `deadline_us` (monotonic) the protocol never
-    submits the batch again, and settles it when it knows that it was not applied.
+    At most as many batches are outstanding as `Credit` granted. Past `deadline_us`, a batch of which the protocol knows
+    that it was not applied is settled, and never submitted again. One that has left, and may have been, may be sent
+    until it is decided, if it takes effect once however often that is (Raft): its first copy is under way anyhow.
     """
 
     batch: Batch
     deadline_us: int
+    """Monotonic; the soonest among its commands."""
 
 
 @value
@@ -114,6 +116,7 @@ class Read:
 
     batch: Batch
     deadline_us: int
+    """Monotonic; the last among its commands."""
 
 
 @value
@@ -167,13 +170,6 @@ class Executed:
     ids: tuple[InstanceId, ...]
 
 
-class Why(NamedTuple):
-    """Why execution waits for an id."""
-
-    known: bool
-    """Its payload is known and only the decision is missing; otherwise nothing is known about it."""
-
-
 @value
 class Blocked:
     """Execution waits for these ids since before this turn: learn them, or recover them.
@@ -181,7 +177,7 @@ class Blocked:
     Repeated while it lasts (at most once per `limits.blocked_us`); the protocol paces what it does about it.
     """
 
-    ids: Mapping[InstanceId, Why]
+    ids: tuple[InstanceId, ...]
 
 
 Event = Start | Propose | Read | Receive | Wake | Durable | PeerUp | PeerDown | Rtt | Executed | Blocked
@@ -324,7 +320,11 @@ class Protocol(abc.ABC):
 
     @abc.abstractmethod
     def status(self) -> Mapping[str, object]:
-        """Counters and watermarks for people, JSON-able."""
+        """Counters and watermarks for people, JSON-able.
+
+        Among them, in whatever shape the protocol counts, `known` says how far it has heard of anything, and `executed`
+        how far that has run here: the two are equal when all is at rest.
+        """
 
     @abc.abstractmethod
     def digest(self) -> bytes:

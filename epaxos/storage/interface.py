@@ -36,14 +36,12 @@ class SyncCounters(NamedTuple):
     """What was made durable in this life of a store."""
 
     syncs: int = 0
-    groups: int = 0
     records: int = 0
     """Puts and deletions; a key that was written several times between two syncs counts once."""
     stored_bytes: int = 0
     """Keys and values of the groups, as they were handed in."""
-    last_sync_us: int = 0
-    """From the begin of the transaction to durable."""
     max_sync_us: int = 0
+    """The longest, from the begin of the transaction to durable."""
 
 
 class Store(abc.ABC):

@@ -312,10 +312,8 @@ class LmdbStore(LiveStore):
             self._committed_bytes += took_bytes
             self._counters = SyncCounters(
                 syncs=before.syncs + 1,
-                groups=before.groups + len(queued),
                 records=before.records + len(latest),
                 stored_bytes=before.stored_bytes + took_bytes - GROUP_BYTES * len(queued),
-                last_sync_us=took_us,
                 max_sync_us=max(before.max_sync_us, took_us),
             )
         os.eventfd_write(self._wake_fd, 1)

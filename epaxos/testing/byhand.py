@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from epaxos.command import READ, Command, Entry, Payload
-from epaxos.engine import Cancel, Engine, Input, Limits, Submit, Turn
+from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import Rejected, Unknown
 from epaxos.execution.interface import Group
 from epaxos.ids import InstanceId, ReplicaId
@@ -34,6 +34,7 @@ from epaxos.protocols.interface import (
 )
 from epaxos.protocols.registry import build
 from epaxos.storage.memory import MemoryDisk
+from epaxos.submission import Cancel, Limits, Submit
 from epaxos.testing.watched import WatchedExecutor
 
 SECRET: Final = bytes(16)

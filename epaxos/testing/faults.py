@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from epaxos.engine import Limits
 from epaxos.ids import ReplicaId
 from epaxos.messages import TABLE
+from epaxos.submission import Limits
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 
 LOSS: Final = "loss"

@@ -346,7 +346,7 @@ class World(Stage):
         self.sync_us, self.stuck = min(self.sync_us, 1_000), 0.0
         self.clients.think_us = 1_000
         # Whoever gives up before a round trip is over, and tries again, never comes to rest.
-        self.clients.deadline_us = SETTLE_US
+        self.clients.deadlines_us = (SETTLE_US, SETTLE_US)
         for node in self.nodes:
             node.lag_us = 0
             if node.up and node.disk.failure is not None:

@@ -33,15 +33,12 @@ class Network:
         self._last = [[0] * n for _ in range(n)]
         self._cuts = [[0] * n for _ in range(n)]
         self._clogged = [[0] * n for _ in range(n)]
-        self.lost = 0
-        self.duplicated = 0
 
     # ------------------------------------------------------------------------------------------------- messages
 
     def arrivals(self, source: ReplicaId, target: ReplicaId, now_us: int) -> list[int]:
         """When a message sent now arrives: once, twice, or never."""
         if self._cuts[source][target] or chance(self._rng, self._loss):
-            self.lost += 1
             return []
         usual_us = delay_us = self._delay_us[source][target]
         if self._drift:
@@ -51,7 +48,6 @@ class Network:
             last = self._last[source]
             at = last[target] = max(at, last[target])
         if self._duplication and chance(self._rng, self._duplication):
-            self.duplicated += 1
             return [at, at + self._jittered(usual_us)]
         return [at]
 

@@ -18,18 +18,14 @@ from epaxos.machines.kv import INCREMENT, Kv, Op
 from epaxos.machines.operations import pack_words
 from epaxos.machines.transactions import WATCHER_BYTES, exec_command
 from epaxos.testing.forks import chance, pick
-from epaxos.testing.invariants import ALL
+from epaxos.testing.invariants import OF_ANY_MACHINE
 from epaxos.testing.invariants.base import Final, Invariant
-from epaxos.testing.invariants.cycles import NoCycles
-from epaxos.testing.invariants.history import HistoryLinearizable
 from epaxos.testing.kvmodel import bulk
 from epaxos.testing.loop import Play
 from epaxos.testing.record import Call, Form, OnePart, Outcome, Part
 
 _DONE: FinalName = b"*1\r\n+OK\r\n"
 _REFUSED: FinalName = b"*-1\r\n"
-_JUDGES: FinalName = tuple(kind for kind in ALL if kind not in (HistoryLinearizable, NoCycles))
-"""The two left out know nothing of watching."""
 
 
 @dataclass(slots=True)
@@ -154,7 +150,7 @@ def optimistic(make_machine: Callable[[], BatchMachine] = Kv) -> Play:
                 if other is not call:
                     raise self.no(f"{call} and {other} both wrote {after.decode()}")
 
-    return Play(make_machine, make_commands, CounterModel(), (*_JUDGES, NoLostUpdate))
+    return Play(make_machine, make_commands, CounterModel(), (*OF_ANY_MACHINE, NoLostUpdate))
 
 
 def _written(call: Call) -> bytes | None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import time
 import traceback
 from collections import Counter
@@ -208,9 +207,3 @@ def spare_collector() -> None:
 def _run_setting(seed: int, *, protocol: str | None, n: int | None) -> SeedResult:
     chosen = setting(seed, protocol, n)
     return run_seed(seed, protocol=chosen.protocol, n=chosen.n)
-
-
-if __name__ == "__main__":
-    from epaxos.cli import run
-
-    sys.exit(run(["sim", *sys.argv[1:]]))

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from epaxos.engine import Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.packing import encode_run
 from epaxos.session import Ended, Numbers, SessionId, Stamp, end_run, open_run, stamped
+from epaxos.submission import Submit
 from epaxos.testing.forks import between, chance, pick
 from epaxos.testing.record import Call, Outcome, Violation
 
@@ -140,7 +140,7 @@ class SessionClient:
     def submit(self, node: Node, copy: Copy, run: bytes) -> None:
         """Hand a run of one command to a replica, on a connection of its own."""
         self._copies.append(copy)
-        deadline_us = self.clients.world.now_us + self.clients.deadline_us
+        deadline_us = self.clients.world.now_us + self.clients.draw_deadline_us()
         node.put(Submit(copy, self.clients.new_stream(), run, 1, node.mono_us(deadline_us)))
 
     def lose(self, life: Life) -> None:

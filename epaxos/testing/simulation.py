@@ -9,9 +9,8 @@ after each command at each replica. The commands of each seed are also given to 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Final
 
@@ -21,9 +20,7 @@ from epaxos.machines.interface import StateMachine
 from epaxos.machines.opaque import OPAQUE_OP, OpaqueMachine, opaque_command
 from epaxos.protocols.registry import PROTOCOLS
 from epaxos.testing.faults import KINDS
-from epaxos.testing.invariants import ALL
-from epaxos.testing.invariants.cycles import NoCycles
-from epaxos.testing.invariants.history import HistoryLinearizable
+from epaxos.testing.invariants import OF_ANY_MACHINE
 from epaxos.testing.loop import Play
 from epaxos.testing.machines import (
     Check,
@@ -42,39 +39,26 @@ from epaxos.testing.machines import (
 )
 from epaxos.testing.record import Form, OnePart, Part, Violation
 from epaxos.testing.seeds import SeedResult, run_seed
+from epaxos.testing.summary import Summary
 from epaxos.testing.trace import Sink
 
 _COMMANDS: Final = 150
 """Drawn for each seed; a run uses about 60 of them, and begins again when it needs more."""
 _TAG: Final = b"\x00call "
-_INVARIANTS: Final = tuple(kind for kind in ALL if kind not in (HistoryLinearizable, NoCycles))
-"""The two left out judge keys by themselves, of a machine that has such."""
 
 
 @dataclass(slots=True)
-class Simulated:
+class Simulated(Summary):
     """What was tried, and went well."""
 
-    seeds: int = 0
-    commands: int = 0
-    """Submitted by clients."""
-    lives: int = 0
-    """Of replicas: each crash ends one."""
-    messages: int = 0
-    recoveries: int = 0
-    """Commands whose coordinator failed, decided by another replica."""
     pairs: int = 0
     """Pairs of commands that do not conflict, tried in both orders."""
-    sim_s: float = 0.0
-    """Simulated seconds."""
-    struck: Counter[str] = field(default_factory=Counter)
-    """How often each kind of fault struck."""
 
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"{self.seeds} seeds, {self.sim_s:.0f} simulated seconds: {self.commands} commands, {self.lives} lives"
-                f" of replicas, {self.messages} messages, {self.recoveries} recoveries",
+                f"{self.seeds} seeds, {self.sim_us / 1e6:.0f} simulated seconds: {self.commands} commands,"
+                f" {self.lives} lives of replicas, {self.messages} messages, {self.recoveries} recoveries",
                 f"{self.pairs} pairs of commands in both orders",
                 "struck: " + ", ".join(f"{kind} {count}" for kind, count in sorted(self.struck.items())),
             ]
@@ -112,19 +96,9 @@ def simulate(
         except MachineFault as fault:
             again = f"replay with: seed={each}, replicas={replicas}, protocol={protocol!r}, without={sorted(left_out)}"
             raise MachineFault(fault.check, f"{fault.text}\n{again}") from fault
-        _add(total, result, run_one.pairs)
+        total.add(result)
+        total.pairs += run_one.pairs
     return total
-
-
-def _add(total: Simulated, result: SeedResult, pairs: int) -> None:
-    total.seeds += 1
-    total.commands += result.commands
-    total.lives += result.lives
-    total.messages += result.messages
-    total.recoveries += result.recoveries
-    total.pairs += pairs
-    total.sim_s += result.sim_us / 1e6
-    total.struck.update(result.struck)
 
 
 class _OneSeed:
@@ -147,7 +121,7 @@ class _OneSeed:
         self.pairs, _ = examine(self._make, self._drawn, Random(self._seed))
         if self._elsewhere:
             check_elsewhere(self._make, self._drawn, replies, chunks)
-        play = Play(self._machine, lambda rng: _Source(self._drawn), _Model(self._make), _INVARIANTS)
+        play = Play(self._machine, lambda rng: _Source(self._drawn), _Model(self._make), OF_ANY_MACHINE)
         result = run_seed(self._seed, protocol=protocol, n=replicas, play=play, without=without, sink=trace)
         for violation in result.violations:
             # What it comes from is said more plainly by two commands than by a run of sixty.

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from epaxos import messages
 from epaxos.command import READ, Batch, Command, Payload, is_barrier
-from epaxos.ids import InstanceId, ReplicaId, Vector
+from epaxos.ids import MAX_SLOT, InstanceId, ReplicaId, Vector
 from epaxos.machines.kv import INCREMENT, Op
-from epaxos.messages import MAX_SLOT, Message
+from epaxos.messages import Message
 from epaxos.packing import decode_run
 from epaxos.protocols.interface import Timer
 from epaxos.session import Opening, Stamp, ended_in, mark_of

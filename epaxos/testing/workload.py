@@ -12,11 +12,11 @@ from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
 from epaxos.command import READ, WHOLE, Command, Entry
-from epaxos.engine import Cancel, Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.machines.kv import INCREMENT, SET_GET, Op
 from epaxos.machines.transactions import WATCHER_BYTES, exec_command
 from epaxos.packing import encode_run
+from epaxos.submission import Cancel, Submit
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 from epaxos.testing.record import Call, Form, Life, Outcome, Part, Violation
 from epaxos.testing.sessionload import SessionClient
@@ -285,7 +285,9 @@ class Clients:
         self._streams_each = between(rng, 1, 3)
         self.think_us = int(fault_us * world.n * self._streams_each / self.total * pick(rng, (0.2, 0.5, 1.0)))
         self._run_max = min(pick(rng, (1, 1, 3)), batch_commands, self.commands.run_max)
-        self.deadline_us = log_between(rng, 50_000, 20_000_000)
+        self.deadlines_us = (50_000, 20_000_000)
+        """The shortest and the longest time in which a command has to have its outcome."""
+        self._deadline_rng = forks["workload.deadlines"]
         self._cancels = pick(rng, (0.0, 0.0, 0.05))
         self._streams: dict[Life, list[Stream]] = {}
         self._visitors: dict[Life, list[Asker]] = {}
@@ -338,6 +340,10 @@ class Clients:
 
     # -- the calls
 
+    def draw_deadline_us(self) -> int:
+        """In how long the next run has to have its outcome. Batches mix the impatient with the patient."""
+        return log_between(self._deadline_rng, *self.deadlines_us)
+
     def ask(
         self, node: Node, stream: int, owner: Stream | None, forms: list[Form], deadline_us: int | None = None
     ) -> Asker:
@@ -348,7 +354,7 @@ class Clients:
                 hook(call)
         asker = Asker(self, owner, calls)
         run = encode_run(SECRET, [form.command for form in forms])
-        deadline = node.mono_us(self.world.now_us + (deadline_us or self.deadline_us))
+        deadline = node.mono_us(self.world.now_us + (deadline_us or self.draw_deadline_us()))
         node.put(Submit(asker, stream, run, len(calls), deadline))
         if owner is not None and chance(self.rng, self._cancels):
             self.world.after(between(self.rng, 0, 200_000), lambda: self._cancel(node, asker))

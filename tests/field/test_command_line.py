@@ -122,6 +122,22 @@ async def test_a_replica_stops_in_order_when_asked(file: Path, number: signal.Si
         assert await process.wait() == 0
 
 
+async def test_with_json_a_replica_says_everything_on_stdout(file: Path) -> None:
+    words = replica_words(file, "--json")
+    process = await trio.lowlevel.open_process(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        with trio.fail_after(WITHIN_S):
+            log = await until_listening(process.stdout)
+            process.terminate()
+            assert await process.stderr.receive_some() == b""
+        assert json.loads(log.partition(b"\n")[0])["event"] == "serving"
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
 async def test_a_replica_makes_room_for_its_clients_and_says_when_there_is_less(file: Path) -> None:
     script = 'ulimit -Sn 64 && ulimit -Hn 400 && exec "$@"'
     words = ["bash", "-c", script, "bash", *replica_words(file)]

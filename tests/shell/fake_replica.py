@@ -7,12 +7,12 @@ from typing import NamedTuple
 import trio
 
 from epaxos.command import Batch
-from epaxos.engine import Waiter
 from epaxos.errors import Rejected, Unknown
 from epaxos.ids import BatchNumber
 from epaxos.machines.kv import Kv
 from epaxos.packing import cut_run
 from epaxos.session import SessionId
+from epaxos.submission import Waiter
 
 SECRET = bytes(range(16))
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import gc
+import io
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +15,14 @@ import trio.testing
 
 import epaxos
 from bench.cluster import free_ports
+from epaxos.commands.status import table
 from epaxos.config import Config
 from epaxos.machines.kv import Kv
+from epaxos.net.tcp import TcpNetwork
+from epaxos.observe import progress
+from epaxos.observe.log import Log
+from epaxos.protocols.registry import PROTOCOLS
+from epaxos.tables import ABSENT
 from tests.conftest import ClusterText
 
 pytestmark = pytest.mark.trio
@@ -58,6 +68,39 @@ async def test_what_was_proposed_is_read_and_survives_a_restart(alone: Config, t
             assert await replica.propose(b"a=1", writes=[b"a"]) == b"1"
             assert await replica.propose(b"a") == b"1", "no keys named: ordered against everything"
             assert replica.status()["executed"] >= 3
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_the_log_is_read_before_anybody_is_served(
+    alone: Config, protocol: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SAY_S", 0.0)
+    config = replace(alone, protocol=protocol)
+    async with epaxos.open_replica(config, "CA", Register(), data=tmp_path) as replica:
+        for value in (b"a=1", b"a=2"):
+            await replica.propose(value, writes=[b"a"])
+    said, listens = io.StringIO(), _Listens(config, said=lambda: said.write("listening\n"))
+    log = Log("CA", out=said, form="text")
+    async with epaxos.open_replica(config, "CA", Register(), data=tmp_path, log=log, network=listens) as replica:
+        found = replica.status()["detail"]
+        said_first = said.getvalue()
+        assert await replica.read(b"a", reads=[b"a"]) == b"2"
+    assert found["executed"] not in (0, [0])
+    begins = said_first.index("listening")
+    assert begins > said_first.rindex("reading 1 records so far") and begins > said_first.rindex("commands so far")
+    assert begins < said_first.index("serving")
+
+
+class _Listens(TcpNetwork):
+    """Says when the others may come."""
+
+    def __init__(self, config: Config, *, said: Callable[[], object]) -> None:
+        super().__init__(config, 0)
+        self._said = said
+
+    async def listen(self) -> Sequence[trio.SocketListener]:
+        self._said()
+        return await super().listen()
 
 
 async def test_the_log_is_resumable_across_restarts(alone: Config, tmp_path: Path) -> None:
@@ -147,4 +190,38 @@ async def test_statistics_begin_anew(alone: Config, tmp_path: Path) -> None:
         assert replica.status()["commands"]["fast"] == 1
         assert "epaxos_commit_seconds" in replica.prometheus()
         replica.reset_stats()
-        assert replica.status()["commands"] == {"fast": 0, "slow": 0}
+        assert replica.status()["commands"] == {"fast": 0, "slow": 0, "log": 0}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_at_rest_all_that_is_known_has_executed(alone: Config, protocol: str, tmp_path: Path) -> None:
+    async with epaxos.open_replica(replace(alone, protocol=protocol), "CA", Register(), data=tmp_path) as replica:
+        for value in (b"a=1", b"a=2"):
+            await replica.propose(value, writes=[b"a"])
+        detail = replica.status()["detail"]
+    assert detail["executed"] == detail["known"] not in (0, [0])
+
+
+async def test_under_raft_commands_are_counted_too_and_status_says_who_leads(alone: Config, tmp_path: Path) -> None:
+    config = replace(alone, protocol="raft")
+    async with epaxos.open_replica(config, "CA", Register(), data=tmp_path) as replica:
+        assert table([replica.status()]).splitlines()[-1].split()[:3] == ["CA", "raft", ABSENT]
+        await replica.propose(b"a=1", writes=[b"a"])
+        assert 'epaxos_commands_total{path="log"} 1\n' in replica.prometheus()
+        found = replica.status()
+    row = table([found]).splitlines()[-1].split()
+    assert row[:3] == ["CA", "raft", "CA"] and "0.0 %" not in " ".join(row), "no command had a fast path to miss"
+
+
+async def test_a_log_that_traces_has_what_the_protocol_notes(alone: Config, tmp_path: Path) -> None:
+    said = io.StringIO()
+    log = Log("CA", alone.names, out=said, form="text", trace=True)
+    async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path, log=log) as replica:
+        await replica.propose(b"a=1", writes=[b"a"])
+    assert " CA fast_commit CA.1\n" in said.getvalue()
+
+
+async def test_the_process_around_a_replica_stays_as_it_is(alone: Config, tmp_path: Path) -> None:
+    before = sys.getswitchinterval(), gc.get_freeze_count(), gc.get_threshold()
+    async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path):
+        assert (sys.getswitchinterval(), gc.get_freeze_count(), gc.get_threshold()) == before

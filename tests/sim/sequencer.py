@@ -148,7 +148,7 @@ class Sequencer(Protocol):
         return None if batch is None else (batch, id_.slot)
 
     def status(self) -> Mapping[str, object]:
-        return {"ordered": self._lacks - 1}
+        return {"known": max(self._batches, default=0), "executed": self._lacks - 1}
 
     def digest(self) -> bytes:
         return hashlib.blake2b(b"".join(self._batches[i].data for i in sorted(self._batches)), digest_size=16).digest()

@@ -50,7 +50,7 @@ def everything(rng: Random) -> tuple[bytes, list[bytes], list[bytes]]:
 @pytest.mark.parametrize("protocol", ["epaxos", "raft"])
 def test_a_sound_machine_comes_through(protocol: str) -> None:
     done = simulate(Registers, commands, seeds=range(3), protocol=protocol)
-    assert done.seeds == 3 and done.commands >= 150 and done.lives > 9 and done.pairs > 1000 and done.messages > 1000
+    assert done.seeds == 3 and done.commands >= 150 and done.lives > 9 and done.pairs > 1000 and done.messages > 500
     assert "3 seeds" in str(done)
 
 

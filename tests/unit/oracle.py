@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from epaxos.command import HEADER, Batch, Footprint, Nop, Payload
 from epaxos.ids import InstanceId, Vector, covers
 from epaxos.packing import count_commands, cut_run, footprint
-from epaxos.protocols.interface import Why
 
 
 class Oracle:
@@ -46,21 +45,19 @@ class Oracle:
             return set()
         return {other for other in self.decided if covers(deps, other) and self.conflict(id_, other)}
 
-    def blockers(self, id_: InstanceId) -> dict[InstanceId, Why]:
+    def blockers(self, id_: InstanceId) -> set[InstanceId]:
         """What a decided id waits for itself."""
         deps = self.decided[id_]
         if deps is None:
-            return {}
-        found = {}
+            return set()
+        found = set()
         for lane, last in enumerate(deps):
             for slot in range(1, last + 1):
                 other = InstanceId(0, slot, lane)
                 if other in self.decided:
                     continue
-                if other not in self.known:
-                    found[other] = Why(known=False)
-                elif self.conflict(id_, other):
-                    found[other] = Why(known=True)
+                if other not in self.known or self.conflict(id_, other):
+                    found.add(other)
         return found
 
     def executable(self) -> set[InstanceId]:
@@ -78,12 +75,9 @@ class Oracle:
         reach = {id_: _closure(id_, edges) for id_ in inside}
         return {tuple(sorted({id_} | {other for other in reach[id_] if id_ in reach[other]})) for id_ in inside}
 
-    def missing(self) -> dict[InstanceId, Why]:
+    def missing(self) -> set[InstanceId]:
         """What decided ids wait for, directly."""
-        found: dict[InstanceId, Why] = {}
-        for id_ in self.decided.keys() - self.executable():
-            found |= self.blockers(id_)
-        return found
+        return set().union(*(self.blockers(id_) for id_ in self.decided.keys() - self.executable()))
 
     def unexecuted(self) -> set[InstanceId]:
         """What is known and has not executed."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from epaxos.admission import Admission, Outstanding
 from epaxos.command import HEADER, READ, Entry
-from epaxos.engine import Limits, Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.packing import barrier_run, count_commands, decode_run, encode_run
+from epaxos.submission import Limits, Submit
 
 SECRET = bytes(16)
 FAR_US = 10**9
@@ -185,6 +185,18 @@ def test_reads_go_apart_when_the_protocol_serves_them() -> None:
     adm.decided(writes.batch.name)
     (late,) = adm.close(0)
     assert late.read and keys(late) == [b"a"]
+
+
+def test_unanswered_batches_of_reads_are_bounded_and_then_clients_are_told_busy() -> None:
+    adm = admission(reads_apart=True, credit=0, window=2, pending_commands=1)
+    sealed = []
+    for stream in (1, 2, 3):
+        submit(adm, read(b"a"), stream=stream)
+        sealed += close(adm)
+    assert len(sealed) == 2
+    assert submit(adm, read(b"a"), stream=4).reason == "busy"
+    adm.answered(sealed[0].batch.name)
+    assert [len(outstanding.pieces) for outstanding in close(adm)] == [1]
 
 
 def test_a_batch_is_bounded_in_commands_and_bytes() -> None:

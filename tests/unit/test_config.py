@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from epaxos.config import Address, Config
-from epaxos.engine import Limits
 from epaxos.errors import ConfigError
 from epaxos.limits import LimitDoc, LimitsConfig, explain_limits
+from epaxos.submission import Limits
 from epaxos.toml_lines import key_lines
 
 FILE = """\

@@ -11,9 +11,9 @@ from hypothesis import given, strategies as st
 
 from epaxos.command import ENTRY, READ, RUN_HEADER, WHOLE, Batch
 from epaxos.errors import ProtocolError
-from epaxos.ids import BatchNumber, InstanceId, Vector, join
+from epaxos.ids import MAX_SLOT, BatchNumber, InstanceId, Vector, join
 from epaxos.packing import barrier_run, footprint
-from epaxos.protocols.epaxos.deps import MAX_SLOT, NO_LANE, PyConflictIndex
+from epaxos.protocols.epaxos.deps import NO_LANE, PyConflictIndex
 
 N = 3
 A, B, C = 11, 22, (1 << 64) - 1

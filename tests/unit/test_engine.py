@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import pytest
 
 from epaxos.command import READ, Batch, Entry, Payload
-from epaxos.engine import Cancel, Engine, Limits, Submit, Turn
+from epaxos.engine import Engine, Turn
 from epaxos.errors import MachineError, Rejected, StorageError, Unknown
 from epaxos.execution.total import TotalExecutor
 from epaxos.ids import BatchNumber, InstanceId
 from epaxos.machines.interface import BatchMachine
-from epaxos.messages import Kept
+from epaxos.messages import TimeoutNow
 from epaxos.packing import barrier_run, encode_run
 from epaxos.protocols.interface import (
     NOTHING,
@@ -41,6 +41,7 @@ from epaxos.protocols.interface import (
     Wake,
 )
 from epaxos.storage.memory import MemoryDisk
+from epaxos.submission import Cancel, Limits, Submit
 
 SECRET = bytes(16)
 
@@ -178,7 +179,7 @@ def test_a_command_goes_from_submit_to_reply() -> None:
 
 def test_nothing_leaves_before_it_is_durable() -> None:
     rig = Rig()
-    message = Kept(epoch=0, kept=(0,))
+    message = TimeoutNow(term=1)
     rig.does(
         Start,
         Save(puts=((b"x", b"1"),), mark=1),
@@ -227,6 +228,16 @@ def test_a_cancelled_or_late_waiter_hears_no_result() -> None:
     rig.does(PeerUp, Decide(id=id_(1), payload=propose.batch, order=1))
     rig.turn(PeerUp(peer=1))
     assert cancelled.heard == [] and late.heard == [Unknown]
+
+
+def test_a_batch_has_the_soonest_deadline_of_its_commands_and_a_batch_of_reads_the_last() -> None:
+    rig = Rig(ReadingPuppet())
+    rig.turn()
+    for flags in (0, READ):
+        rig.turn(*[submit(Waiter(), run(flags=flags), stream=us + flags, deadline_us=us) for us in (9_000_000, 1_000)])
+    (propose,), (read,) = rig.puppet.of(Propose), rig.puppet.of(Read)
+    assert isinstance(propose, Propose) and isinstance(read, Read)
+    assert (propose.deadline_us, read.deadline_us) == (1_000, 9_000_000)
 
 
 def test_a_barrier_is_ordered_answered_and_not_applied() -> None:

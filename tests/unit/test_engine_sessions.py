@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from epaxos.command import Command, Entry
-from epaxos.engine import Submit
 from epaxos.errors import Rejected, Unknown
 from epaxos.machines.kv import INCREMENT, Op
 from epaxos.packing import encode_run
 from epaxos.session import Ended, SessionId, Stamp, end_run, open_run, stamped
+from epaxos.submission import Submit
 from epaxos.testing.byhand import FOREVER_US, SECRET, ByHand, Waiter, append, set_
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["epaxos", "raft"])

@@ -11,12 +11,12 @@ from epaxos.messages import (
     AcceptOK,
     Commit,
     CommitQuery,
-    Kept,
     Nack,
     PreAccept,
     PreAcceptOK,
     Recover,
     SlotRange,
+    TimeoutNow,
 )
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.protocols.interface import Receive
@@ -181,8 +181,8 @@ def test_messages_from_whoever_may_not_send_them_are_noted_and_ignored() -> None
     cluster.turn(1, Receive(peer=0, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=0)))
     assert cluster.events(1) == ["wrong_owner", "wrong_owner"]
     assert not cluster.pick(source=1)
-    cluster.turn(1, Receive(peer=0, message=Kept(epoch=0, kept=(0, 0, 0))))
-    assert not cluster.pick(source=1), "messages of later rules are ignored"
+    cluster.turn(1, Receive(peer=0, message=TimeoutNow(term=1)))
+    assert not cluster.pick(source=1), "messages of another protocol are ignored"
 
 
 def test_votes_count_per_value_not_per_ballot() -> None:

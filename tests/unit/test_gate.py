@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from epaxos.gate import Gate, Timers
 from epaxos.ids import InstanceId
-from epaxos.messages import Kept
+from epaxos.messages import TimeoutNow
 from epaxos.protocols.interface import NOTHING, Save, Send
 
 
@@ -26,7 +26,7 @@ def save(mark: int, *, key: bytes = b"k", urgent: bool = True) -> Save:
 
 
 def send(**after: int) -> Send:
-    return Send(peers=(1,), message=Kept(epoch=0, kept=(0, 0)), **after)
+    return Send(peers=(1,), message=TimeoutNow(term=1), **after)
 
 
 def test_a_send_waits_for_the_urgent_save_before_it() -> None:

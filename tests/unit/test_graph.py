@@ -12,10 +12,9 @@ from hypothesis import given, settings, strategies as st
 from epaxos.command import HEADER, NOP, READ, WHOLE, Batch
 from epaxos.errors import ProtocolError
 from epaxos.execution.interface import Group
-from epaxos.execution.lanes import GAPS_MAX, MAX_SLOT
-from epaxos.ids import InstanceId, zero
+from epaxos.execution.lanes import GAPS_MAX
+from epaxos.ids import MAX_SLOT, InstanceId, zero
 from epaxos.packing import barrier_run, footprint
-from epaxos.protocols.interface import Why
 from tests.unit.graphs import (
     A1,
     A2,
@@ -69,7 +68,7 @@ def check(executor: Any, oracle: Oracle, groups: list[Group], rng: random.Random
     assert {tuple(group) for group in groups} == oracle.groups()
     assert executor.waiting() == len(oracle.decided) - len(executable)
     assert {id_ for id_ in oracle.known.keys() | oracle.decided.keys() if id_ in executor.executed()} == executable
-    assert list(executor.missing().items()) == sorted(oracle.missing().items())
+    assert executor.missing() == tuple(sorted(oracle.missing()))
     commands = run(*(some_touches(rng, keys) for _ in range(4)))
     assert executor.entangled(commands) == oracle.entangled(commands)
     order = tuple(rng.randrange(SLOTS + 2) for _ in range(oracle.n))
@@ -100,7 +99,7 @@ def test_both_twins_return_the_same_groups_in_the_same_order(seed: int) -> None:
         for call in case.calls:
             returned = [play(executor, case, call) for executor in executors]
             assert all(groups == returned[0] for groups in returned)
-            assert len({tuple(executor.missing().items()) for executor in executors}) == 1
+            assert len({executor.missing() for executor in executors}) == 1
 
 
 @both
@@ -147,7 +146,7 @@ def test_every_arrival_order_of_a_small_set_gives_the_same_order(twin: Any, seed
 def assert_nothing_left(executor: Any, n: int) -> None:
     """Nothing is known any more but what has executed."""
     assert executor.waiting() == 0
-    assert executor.missing() == {}
+    assert executor.missing() == ()
     whole = batch(((0, WHOLE),))
     assert executor.entangled(whole.run) == b"\0"
     assert executor.reached(executor.executed().watermark, whole)
@@ -161,7 +160,7 @@ def assert_nothing_left(executor: Any, n: int) -> None:
 def test_s21_a_nop_in_the_middle_leaves_the_outer_ones_ordered(twin: Any) -> None:
     executor = twin(3)
     assert executor.decide([(C1, write(7), (1, 1, 0))]) == []
-    assert executor.missing() == {A1: Why(known=False), B1: Why(known=False)}
+    assert executor.missing() == (A1, B1)
     assert executor.decide([(B1, NOP, zero(3))]) == [[B1]]
     assert executor.decide([(A1, write(7), zero(3))]) == [[A1], [C1]]
 
@@ -251,9 +250,9 @@ def test_a_known_id_that_does_not_conflict_is_not_waited_for(twin: Any) -> None:
 def test_what_learning_sets_free_comes_out_of_the_next_decide(twin: Any) -> None:
     executor = twin(2)
     assert executor.decide([(B1, write(2), (1, 0))]) == []
-    assert executor.missing() == {A1: Why(known=False)}
+    assert executor.missing() == (A1,)
     executor.learn(A1, write(1))
-    assert executor.missing() == {}
+    assert executor.missing() == ()
     assert executor.waiting() == 1
     assert executor.decide([]) == [[B1]]
 
@@ -263,7 +262,7 @@ def test_an_unknown_id_that_turns_out_to_conflict_is_waited_for_by_name(twin: An
     executor = twin(2)
     assert executor.decide([(B1, write(2), (1, 0))]) == []
     executor.learn(A1, write(2))
-    assert executor.missing() == {A1: Why(known=True)}
+    assert executor.missing() == (A1,)
     assert executor.decide([]) == []
     assert executor.decide([(A1, NOP, zero(2))]) == [[A1], [B1]]
 
@@ -275,17 +274,16 @@ def test_everything_waited_for_directly_is_missing_at_once(twin: Any) -> None:
     executor.learn(A2, write(8))
     executor.learn(id_at(0, 3), read(7))
     assert executor.decide([(B1, write(7), (4, 0, 2))]) == []
-    expected = {A1: True, C1: False, C2: False, id_at(0, 3): True, id_at(0, 4): False}
-    assert list(executor.missing().items()) == [(id_, Why(known=known)) for id_, known in expected.items()]
+    assert executor.missing() == (A1, C1, C2, id_at(0, 3), id_at(0, 4))
 
 
 @both
 def test_only_the_lowest_gaps_of_a_lane_are_named_and_the_next_ones_follow(twin: Any) -> None:
     executor, far = twin(2), 3 * GAPS_MAX
     assert executor.decide([(B1, write(7), (far, 0))]) == []
-    assert list(executor.missing()) == [id_at(0, slot) for slot in range(1, GAPS_MAX + 1)]
+    assert executor.missing() == tuple(id_at(0, slot) for slot in range(1, GAPS_MAX + 1))
     executor.decide([(id_at(0, slot), NOP, zero(2)) for slot in range(1, 11)])
-    assert list(executor.missing()) == [id_at(0, slot) for slot in range(11, GAPS_MAX + 11)]
+    assert executor.missing() == tuple(id_at(0, slot) for slot in range(11, GAPS_MAX + 11))
 
 
 @both
@@ -317,7 +315,7 @@ def test_reads_commute(twin: Any) -> None:
     executor.learn(A1, read(7))
     assert executor.decide([(B1, read(7), (1, 0, 0))]) == [[B1]]
     assert executor.decide([(C1, write(7), (1, 1, 0))]) == []
-    assert executor.missing() == {A1: Why(known=True)}
+    assert executor.missing() == (A1,)
     assert executor.decide([(A1, read(7), zero(3))]) == [[A1], [C1]]
 
 
@@ -422,7 +420,7 @@ def test_ids_of_any_one_epoch_are_taken(twin: Any) -> None:
     executor = twin(2)
     first, second = InstanceId(3, 1, 0), InstanceId(3, 1, 1)
     assert executor.decide([(second, write(7), (1, 0))]) == []
-    assert executor.missing() == {first: Why(known=False)}
+    assert executor.missing() == (first,)
     assert executor.decide([(first, write(7), zero(2))]) == [[first], [second]]
 
 
@@ -522,7 +520,7 @@ def test_ids_of_many_keys_come_and_go(twin: Any) -> None:
     assert executor.decide([(B1, write(many + 1), (1, 0))]) == [[B1]]
     assert executor.entangled(big.run) == bytes([1]) * many
     assert executor.decide([(B2, big, (1, 1))]) == []
-    assert executor.missing() == {A1: Why(known=True)}
+    assert executor.missing() == (A1,)
     assert executor.decide([(A1, big, zero(2))]) == [[A1], [B2]]
     assert executor.entangled(big.run) == bytes(many)
     assert_nothing_left(executor, 2)

@@ -34,17 +34,6 @@ def test_count_sum_and_extremes_are_exact(many: list[int]) -> None:
         assert histogram.percentile(0) >= histogram.low
 
 
-@given(parts=st.lists(st.lists(values, max_size=50), max_size=4))
-def test_merged_parts_equal_the_whole(parts: list[list[int]]) -> None:
-    merged = Histogram()
-    for part in parts:
-        merged.merge(Histogram(part))
-    whole = Histogram([value for part in parts for value in part])
-    percents = (0, 10, 50, 90, 99, 100)
-    assert merged.percentiles(percents) == whole.percentiles(percents)
-    assert (merged.count, merged.total, merged.low, merged.high) == (whole.count, whole.total, whole.low, whole.high)
-
-
 def test_several_at_once_count_as_often() -> None:
     histogram = Histogram()
     histogram.record(10, 98)

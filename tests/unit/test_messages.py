@@ -11,13 +11,12 @@ from hypothesis import given, strategies as st
 from epaxos import cbor, messages
 from epaxos.command import NOP, Batch, Command, Entry
 from epaxos.errors import ProtocolError
-from epaxos.ids import BatchNumber, InstanceId
+from epaxos.ids import MAX_SLOT, BatchNumber, InstanceId
 from epaxos.messages import (
     FIRST_HINT,
     MAX_HEADER_BYTES,
     MAX_INVALID,
     MAX_RANGES,
-    MAX_SLOT,
     MAX_U64,
     TABLE,
     Commit,

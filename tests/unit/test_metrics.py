@@ -73,8 +73,8 @@ def test_commands_are_counted_by_path_and_watched_keys_by_name() -> None:
     metrics.observe(Turn(notes=[note("fast_commit", b"a", b"hot", b"b"), note("slow_commit", b"hot")]))
     metrics.observe(Turn(notes=[note("fast_commit", b"c"), note("recover", b"hot"), Note(event="fast_commit")]))
     found = metrics.status()
-    assert found["commands"] == {"fast": 4, "slow": 1}
-    assert found["watched"] == {"hot": {"fast": 1, "slow": 1}, "never": {"fast": 0, "slow": 0}}
+    assert found["commands"] == {"fast": 4, "slow": 1, "log": 0}
+    assert found["watched"] == {"hot": {"fast": 1, "slow": 1, "log": 0}, "never": {"fast": 0, "slow": 0, "log": 0}}
     assert metrics.events == {"fast_commit": 3, "slow_commit": 1, "recover": 1}
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bench.failover import FailoverOptions, who_dies
-from bench.tables import sparks
 from bench.timeline import OTHER, SHARED, Answer, Bucket, Outage, buckets, gaps, longest_gap_us, survivors_rtt_us
+from epaxos.tables import sparks
 from topology import load
 
 MATRIX = load("gryff5")

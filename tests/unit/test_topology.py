@@ -10,10 +10,13 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, strategies as st
 
+from epaxos.console import run_line
 from epaxos.errors import ConfigError
 from topology import Matrix, builtin_names, load
 from topology.__main__ import topology
+from topology.lab.lab import Lab
 from topology.matrix import parse
+from topology.options import choose
 
 GOOD = """
 description = "two"
@@ -166,11 +169,25 @@ def test_the_command_line_prints_bounds_with_the_best_and_the_worst_leader() -> 
     assert data["raft_leaders"][0] == {"leader": "CA", "mean_us": 151_000}
 
 
-def test_the_command_line_answers_a_wrong_name_with_the_usage_code(monkeypatch, capsys) -> None:
-    from topology.__main__ import main
+def test_what_goes_wrong_is_told_as_by_the_other_command_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def topology_(*words: str) -> int:
+        return run_line(topology, "python -m topology", words)
 
-    monkeypatch.setattr("sys.argv", ["topology", "show", "gryff"])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code == 2
-    assert capsys.readouterr().err.startswith("topology: there is no matrix 'gryff' (did you mean 'gryff5'?)")
+    assert topology_("show", "gryff") == 2
+    assert capsys.readouterr().err.startswith("epaxos: there is no matrix 'gryff' (did you mean 'gryff5'?)")
+    assert topology_("status", "--name", "nosuchlab", "--json") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert "there is no lab nosuchlab" in said["error"] and said["exit"] == 1
+
+    def find(name: str) -> Lab:
+        raise FileNotFoundError(2, "No such file or directory", "ip")
+
+    monkeypatch.setattr("topology.lab.lab.find", find)
+    assert topology_("status") == 1
+    assert capsys.readouterr().err == "epaxos: [Errno 2] No such file or directory: 'ip'\n"
+
+
+def test_spaces_around_sites_do_not_matter() -> None:
+    assert choose("gryff5", "CA, VA").sites == ("CA", "VA")

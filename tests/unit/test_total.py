@@ -42,7 +42,7 @@ def test_what_is_above_a_gap_waits() -> None:
     executor = TotalExecutor(2)
     assert executor.decide(DECISIONS[1:]) == []
     assert executor.waiting() == 3
-    assert executor.missing() == {}, "which id fills the gap is not known"
+    assert executor.missing() == (), "which id fills the gap is not known"
     assert executor.executed().watermark == (0, 0)
     assert executor.decide(DECISIONS[:1]) == ORDER
     assert executor.executed().watermark == (2, 2)

@@ -8,22 +8,20 @@ from typing import Any
 
 import click
 
-from bench.tables import Column, ms, render
 from epaxos.errors import ConfigError
+from epaxos.tables import Column, ms, render
 from topology.lab import lab as labs, machine, state as lab_state, tun
 from topology.lab.lab import Lab
 from topology.lab.links import Link
-from topology.matrix import load
+from topology.options import as_json, choose, sites_option
 
 _name = click.option("--name", default="lab", show_default=True, help="Which lab; several can be up at once.")
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, times in integer microseconds.")
-_sites = click.option("--sites", default="", metavar="A,B,…", help="Only these sites, in this order.")
 
 
 @click.command()
 @click.argument("matrix")
 @_name
-@_sites
+@sites_option
 @click.option(
     "--backend",
     type=click.Choice(["auto", *labs.BACKENDS]),
@@ -31,7 +29,7 @@ _sites = click.option("--sites", default="", metavar="A,B,…", help="Only these
     show_default=True,
     help="netem: the kernel's; tun: a router in user space.",
 )
-@_json
+@as_json
 def up(matrix: str, name: str, sites: str, backend: str, as_json: bool) -> None:
     """Set up a region for each site of a MATRIX, with links as long as it says. Needs root.
 
@@ -39,8 +37,7 @@ def up(matrix: str, name: str, sites: str, backend: str, as_json: bool) -> None:
     Example: python -m topology up gryff5
              python -m topology exec CA -- ping 10.77.0.2
     """
-    chosen = load(matrix)
-    chosen = chosen.only(sites.split(",")) if sites else chosen
+    chosen = choose(matrix, sites)
     lab = labs.bring_up(chosen, name=name, backend=backend)
     if as_json:
         click.echo(json.dumps(_described(lab)))
@@ -64,7 +61,7 @@ def exec_(region: str, command: tuple[str, ...], name: str) -> None:
 
 @click.command()
 @_name
-@_json
+@as_json
 def status(name: str, as_json: bool) -> None:
     """What there is of a lab: its regions and what runs in them, its links where they differ from the matrix.
 
@@ -86,7 +83,7 @@ def status(name: str, as_json: bool) -> None:
 
 @click.command()
 @_name
-@_json
+@as_json
 def measure(name: str, as_json: bool) -> None:
     """The round trips of all pairs, of packets; fails when one is off by more than 5 % and 0.5 ms.
 

@@ -13,7 +13,7 @@ was asked does not know it, or it was lost. And what was asked for on a link tha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from epaxos.ids import InstanceId, Lane, ReplicaId
@@ -105,7 +105,7 @@ class CatchUp:
             slots = self._next(lane, goal)
             if slots:
                 # The first time round the coordinator is asked.
-                self._whom[lane] = self._ask(lane, max(0, self._vain[lane] - 1), _ranges(lane, slots))
+                self._whom[lane] = self._ask(lane, max(0, self._vain[lane] - 1), ranges((lane, slot) for slot in slots))
         if any(asked < goal for asked, goal in zip(self._asked, self._goal, strict=True)):
             self._stepping = True
             self.state.effects.append(SetTimer(timer=CATCH_UP, at_us=self.state.now.mono_us + STEP_US))
@@ -187,12 +187,12 @@ class CatchUp:
         return {"missing": missing, "per_s": self._per_s}
 
 
-def _ranges(lane: Lane, slots: list[int]) -> list[SlotRange]:
-    """Ascending slots as ranges."""
-    ranges: list[SlotRange] = []
-    for slot in slots:
-        if ranges and ranges[-1].last + 1 == slot:
-            ranges[-1] = SlotRange(lane, ranges[-1].first, slot)
+def ranges(slots: Iterable[tuple[Lane, int]]) -> list[SlotRange]:
+    """Consecutive slots of a lane as one range."""
+    found: list[SlotRange] = []
+    for lane, slot in sorted(slots):
+        if found and found[-1].lane == lane and found[-1].last + 1 == slot:
+            found[-1] = SlotRange(lane, found[-1].first, slot)
         else:
-            ranges.append(SlotRange(lane, slot, slot))
-    return ranges
+            found.append(SlotRange(lane, slot, slot))
+    return found

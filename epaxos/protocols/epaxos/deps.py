@@ -20,11 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from epaxos.accel import choose
 from epaxos.command import HEADER, READ, WHOLE, Batch
-from epaxos.ids import InstanceId, Lane, Vector, join
+from epaxos.ids import MAX_SLOT, InstanceId, Lane, Vector, join
 from epaxos.packing import walk
-
-MAX_SLOT: Final = 1 << 62
-"""Slots are 1 … MAX_SLOT; 0 in a vector means "nothing of that lane"."""
 
 NO_LANE: Final = -1
 

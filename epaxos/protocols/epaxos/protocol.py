@@ -139,7 +139,7 @@ class EPaxos(Protocol):
             self.recovery.out_of_patience(id_, *ballot)
 
     def _on_blocked(self, event: Blocked) -> None:
-        self._blocked = tuple(event.ids)
+        self._blocked = event.ids
         self._need(self._blocked)
 
     def _need(self, blocked: tuple[InstanceId, ...]) -> None:
@@ -285,7 +285,7 @@ class EPaxos(Protocol):
             "nops": self.recovery.nops,
             "open": len(self.lead.open),
             "catching_up": self.query.catching_up.status(),
-            "highest": list(state.highest),
+            "known": list(state.highest),
             "decided": list(state.decided.low),
             "executed": list(state.executed.low),
         }

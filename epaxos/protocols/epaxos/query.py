@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from epaxos.ids import InstanceId, Lane, ReplicaId
-from epaxos.messages import MAX_RANGES, MAX_SLOT, CommitQuery, SlotRange
-from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, CatchUp
+from epaxos.ids import MAX_SLOT, InstanceId, Lane, ReplicaId
+from epaxos.messages import MAX_RANGES, CommitQuery, SlotRange
+from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, STEP_IDS, CatchUp, ranges
 from epaxos.protocols.epaxos.state import EPOCH, RESEND_DOUBLINGS_MAX, Instance, Phase, State
 from epaxos.protocols.interface import NOTHING
 
@@ -66,7 +66,7 @@ class Query:
         for id_, times in due:
             by_peer.setdefault(self._whom(id_.lane, times), []).append(id_)
         for peer, wanted in by_peer.items():
-            self._ask(peer, _ranges(wanted))
+            self._ask(peer, ranges((id_.lane, id_.slot) for id_ in wanted))
         return [(id_, times) for id_, (_, times) in asked.items()]
 
     def _whom(self, lane: int, times: int) -> ReplicaId:
@@ -181,14 +181,3 @@ class Query:
             del self._answered[next(iter(self._answered))]
         self.state.tell((peer,), instance)
         return instance
-
-
-def _ranges(ids: list[InstanceId]) -> list[SlotRange]:
-    """Consecutive slots of a lane as one range."""
-    ranges: list[SlotRange] = []
-    for id_ in sorted(ids, key=lambda i: (i.lane, i.slot)):
-        if ranges and ranges[-1].lane == id_.lane and ranges[-1].last + 1 == id_.slot:
-            ranges[-1] = SlotRange(id_.lane, ranges[-1].first, id_.slot)
-        else:
-            ranges.append(SlotRange(id_.lane, id_.slot, id_.slot))
-    return ranges

@@ -1,7 +1,7 @@
 """What a replica knows of each instance, how that stands in the log, and the helpers every rule uses.
 
-`Instance` follows protocol.md 1.3 field for field. The rules are in `lead`, `accept` and `recover`; they share one
-`State`, which also collects the effects of the current step.
+`Instance` follows protocol.md 1.3 field for field. The rules are in the modules beside this one, one for each role;
+they share one `State`, which also collects the effects of the current step.
 """
 
 from __future__ import annotations

@@ -236,7 +236,7 @@ class Raft(Protocol):
             "term": state.term,
             "leader": state.leader,
             "commit": state.commit,
-            "last": state.log.last,
+            "known": state.log.last,
             "durable": state.log.durable,
             "executed": state.executed,
             "open": len(self.submit.open),

@@ -63,6 +63,9 @@ ALL: tuple[type[Invariant], ...] = (
 OUTSIDE: tuple[type[Invariant], ...] = tuple(kind for kind in ALL if not kind.inside)
 """Those that say what a run looks like from outside: mutants have to die by one of them."""
 
+OF_ANY_MACHINE: tuple[type[Invariant], ...] = tuple(kind for kind in ALL if kind not in (HistoryLinearizable, NoCycles))
+"""The two left out judge keys by themselves, of the key-value machine, and know nothing of transactions that watch."""
+
 Hook = Callable[..., None]
 
 
@@ -101,4 +104,4 @@ class Watch:
             invariant.finished(final)
 
 
-__all__ = ["ALL", "OUTSIDE", "Final", "Invariant", "Watch"]
+__all__ = ["ALL", "OF_ANY_MACHINE", "OUTSIDE", "Final", "Invariant", "Watch"]

@@ -144,9 +144,7 @@ class VirtualStore(LiveStore):
         if self._disk.failure is None:
             self._sync(upto)
         took_us = now_us() - began_us
-        self._counters = self._counters._replace(
-            last_sync_us=took_us, max_sync_us=max(self._counters.max_sync_us, took_us)
-        )
+        self._counters = self._counters._replace(max_sync_us=max(self._counters.max_sync_us, took_us))
         self._told = self._disk.failure is not None
         return self.durable
 
@@ -166,7 +164,6 @@ class VirtualStore(LiveStore):
             self._disk.sync(mark)
             before = self._counters
             self._counters = before._replace(
-                groups=before.groups + 1,
                 records=before.records + records,
                 stored_bytes=before.stored_bytes + size_bytes,
             )
