@@ -26,6 +26,7 @@ from epaxos.command import READ, WHOLE, Command, Entry
 from epaxos.config import Config
 from epaxos.engine import Cancel, Engine, Input, Submit, Turn, Waiter
 from epaxos.errors import Rejected, StorageError, Unknown
+from epaxos.identity import Owner
 from epaxos.ids import ReplicaId
 from epaxos.log import LogEntry
 from epaxos.machines.interface import BatchMachine, StateMachine
@@ -84,9 +85,14 @@ async def open_replica(
     me = config.id_of(name)
     delays = {config.id_of(peer): us for peer, us in (delays_us or {}).items()}
     volume = DirectoryVolume(Path(data)) if isinstance(data, str | Path) else data
-    with volume.open(
-        cluster=config.cluster, protocol=config.protocol, replica=name, map_bytes=config.limits.map_bytes
-    ) as (store, incarnation):
+    owner = Owner(
+        cluster=config.cluster,
+        replica=name,
+        members=config.names,
+        protocol=config.protocol,
+        secret=fingerprint(config.secret).hex(),
+    )
+    with volume.open(owner, map_bytes=config.limits.map_bytes) as (store, incarnation):
         replica = Replica(
             config=config,
             name=name,

@@ -1,6 +1,6 @@
 """A replica's data directory: whose it is, and that one process at a time uses it.
 
-    identity    JSON for people: cluster, replica, protocol, disk, incarnation, schema, who created it and when
+    identity    JSON for people: whose it is, the disk, the incarnation, the schema, who created it and when
     lock        held (flock) while the directory is open; holds the process id, for the message
     records/    the LMDB environment (`lmdb.py`)
 
@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from epaxos.errors import StorageError
+from epaxos.identity import Owner
 
 SCHEMA_VERSION: Final = 1
 """The layout of the records that this release reads and writes."""
@@ -30,13 +31,9 @@ DISK_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(Owner):
     """What the file `identity` says."""
 
-    cluster: str
-    replica: str
-    """The replica's name in `cluster.toml`."""
-    protocol: str
     disk: str
     """Random, hexadecimal, drawn when the directory was created: no two disks share one unless one was copied."""
     incarnation: int
@@ -57,12 +54,12 @@ class DataDirectory:
         self._lock_fd: int | None = lock_fd
 
     @classmethod
-    def open(cls, path: Path, *, cluster: str, protocol: str, replica: str, release: str) -> Self:
+    def open(cls, path: Path, owner: Owner, *, release: str) -> Self:
         """Create the directory, or check that it is this replica's; take its lock; begin a new incarnation.
 
         The incarnation is on stable storage when this returns. Raises StorageError, which says what to do, when the
-        directory is in use, belongs to another cluster, replica or protocol, has a newer schema, holds records but
-        no identity or one that cannot be read, or cannot be written.
+        directory is in use, belongs to another owner, has a newer schema, holds records but no identity or one that
+        cannot be read, or cannot be written.
         """
         with _explained(path):
             _make_directory(path)
@@ -71,8 +68,10 @@ class DataDirectory:
                 identity = _read(path)
                 if identity is None:
                     _check_no_records(path)
-                    identity = _create(cluster=cluster, protocol=protocol, replica=replica, release=release)
-                _check_ours(path, identity, cluster=cluster, protocol=protocol, replica=replica)
+                    identity = _create(owner, release)
+                objection = identity.objection(owner)
+                if objection:
+                    raise StorageError(f"{path}: {objection}")
                 identity = replace(identity, incarnation=identity.incarnation + 1)
                 _write_durably(path, identity)
             except BaseException:
@@ -192,6 +191,10 @@ def _read(path: Path) -> Identity | None:
         ) from error
 
 
+_JSON: Final = {"str": str, "int": int, "tuple[str, ...]": list}
+"""The types of the fields in `Identity` -> in the file."""
+
+
 def _parse(path: Path, text: bytes) -> Identity:
     """Raises ValueError, KeyError or TypeError when `text` is no identity, StorageError when it is a newer one."""
     said = json.loads(text)
@@ -209,10 +212,12 @@ def _parse(path: Path, text: bytes) -> Identity:
     known: dict[str, Any] = {}
     for field in fields(Identity):
         value = said[field.name]
-        expected = int if field.type == "int" else str
-        if type(value) is not expected:
+        if type(value) is not _JSON[str(field.type)]:
             raise TypeError(f"{field.name} is {value!r}")
         known[field.name] = value
+    known["members"] = tuple(known["members"])
+    if not all(type(member) is str for member in known["members"]):
+        raise TypeError("members are no names")
     if len(bytes.fromhex(known["disk"])) != DISK_ID_BYTES or known["incarnation"] < 1:
         raise ValueError("disk or incarnation out of bounds")
     return Identity(**known)
@@ -227,36 +232,15 @@ def _check_no_records(path: Path) -> None:
         )
 
 
-def _create(*, cluster: str, protocol: str, replica: str, release: str) -> Identity:
+def _create(owner: Owner, release: str) -> Identity:
     return Identity(
-        cluster=cluster,
-        replica=replica,
-        protocol=protocol,
+        **asdict(owner),
         disk=os.urandom(DISK_ID_BYTES).hex(),
         incarnation=0,
         schema=SCHEMA_VERSION,
         created_by=release,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _check_ours(path: Path, identity: Identity, *, cluster: str, protocol: str, replica: str) -> None:
-    """Raises StorageError when `identity` is not what this replica may use."""
-    if identity.cluster != cluster:
-        raise StorageError(
-            f"{path}: belongs to cluster {identity.cluster!r}, not {cluster!r}. Correct the path of the data or the "
-            "name of the cluster in the configuration"
-        )
-    if identity.replica != replica:
-        raise StorageError(
-            f"{path}: belongs to replica {identity.replica!r}, not {replica!r}. Give every replica a directory of its "
-            "own; a directory cannot be handed on to another name"
-        )
-    if identity.protocol != protocol:
-        raise StorageError(
-            f"{path}: written by protocol {identity.protocol!r}, and the configuration says {protocol!r}. Protocols "
-            "do not migrate in place: set it back, or take a backup and restore it into a new cluster"
-        )
 
 
 def _write_durably(path: Path, identity: Identity) -> None:

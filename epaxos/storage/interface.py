@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol as Interface
 
 from epaxos.errors import StorageError
+from epaxos.identity import Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,6 @@ class Mounted(NamedTuple):
 class Volume(Interface):
     """What a replica's records live on, from one start to the next."""
 
-    def open(self, *, cluster: str, protocol: str, replica: str, map_bytes: int) -> AbstractContextManager[Mounted]:
-        """Use the volume for as long as the block lasts. Raises StorageError when it cannot be used, or not by this
-        replica."""
+    def open(self, owner: Owner, *, map_bytes: int) -> AbstractContextManager[Mounted]:
+        """Use the volume for as long as the block lasts; it is the first owner's for good. Raises StorageError when it
+        cannot be used, or not by this owner."""

@@ -14,6 +14,7 @@ from typing import Final
 import trio
 
 from epaxos.errors import StorageError
+from epaxos.identity import Owner
 from epaxos.net.signal import Signal, now_us
 from epaxos.storage.interface import LiveStore, Mounted, SyncCounters, WriteGroup
 from epaxos.storage.memory import MemoryDisk
@@ -33,15 +34,20 @@ class VirtualDisk:
         """No sync comes back."""
         self.room_bytes: int | None = None
         """What may still be written; None: anything."""
+        self._owner: Owner | None = None
         self._disk = MemoryDisk()
         self._open: VirtualStore | None = None
 
     @contextmanager
-    def open(self, *, cluster: str, protocol: str, replica: str, map_bytes: int) -> Iterator[Mounted]:
-        """As `Volume.open`; nobody else's directory is ever found here. When the block ends, what waits is synced,
-        unless the disk is stuck or has failed: then it is lost, as if the process had been killed."""
+    def open(self, owner: Owner, *, map_bytes: int) -> Iterator[Mounted]:
+        """As `Volume.open`. When the block ends, what waits is synced, unless the disk is stuck or has failed: then it
+        is lost, as if the process had been killed."""
         if self._open is not None:
-            raise StorageError(f"the disk of {replica} is in use")
+            raise StorageError(f"the disk of {owner.replica} is in use")
+        self._owner = self._owner or owner
+        objection = self._owner.objection(owner)
+        if objection:
+            raise StorageError(f"the disk of {owner.replica}: {objection}")
         self.incarnation += 1
         self._open = store = VirtualStore(self, self._disk)
         try:
