@@ -1,8 +1,17 @@
-"""Whose data it is: what a replica writes down once, and finds unchanged at every start."""
+"""Who a replica is, and whom it has met: what its data remembers, so that nobody else passes for it or for a peer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final, Protocol as Interface
+
+DISK_ID_BYTES: Final = 16
+
+LOST: Final = (
+    "this replica is lost: leave it down, for this release cannot replace it; the others go on while a majority of all "
+    "lives"
+)
+"""What to do about a replica whose data is gone or not sound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +56,28 @@ class Owner:
                 "old one. Set `secret` back"
             )
         return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquaintance:
+    """How a peer was met."""
+
+    disk: str
+    """The id of its disk: see `is_disk`."""
+    incarnation: int
+    """The highest on that disk."""
+
+
+class Acquaintances(Interface):
+    """The peers that a replica has met, in this life and earlier ones."""
+
+    def known(self, peer: str) -> Acquaintance | None:
+        """How the peer of that name was met last, if it was."""
+
+    async def remember(self, peer: str, met: Acquaintance) -> None:
+        """Have it known from now on; durable on return. One call at a time. Raises StorageError when that fails."""
+
+
+def is_disk(value: Any) -> bool:
+    """Is this the id of a disk: 16 bytes, hexadecimal?"""
+    return isinstance(value, str) and len(value) == 2 * DISK_ID_BYTES and set(value) <= set("0123456789abcdef")

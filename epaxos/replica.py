@@ -44,7 +44,7 @@ from epaxos.protocols.interface import Durable, Now, ProtocolConfig
 from epaxos.protocols.registry import build
 from epaxos.replica_session import Session, open_session
 from epaxos.session import SessionId
-from epaxos.storage.interface import LiveStore, Volume
+from epaxos.storage.interface import Mounted, Volume
 from epaxos.storage.volume import DirectoryVolume
 
 LOG_CHUNK: Final = 256
@@ -92,13 +92,12 @@ async def open_replica(
         protocol=config.protocol,
         secret=fingerprint(config.secret).hex(),
     )
-    with volume.open(owner, map_bytes=config.limits.map_bytes) as (store, incarnation):
+    with volume.open(owner, map_bytes=config.limits.map_bytes) as mounted:
         replica = Replica(
             config=config,
             name=name,
             machine=machine,
-            store=store,
-            incarnation=incarnation,
+            mounted=mounted,
             network=network or TcpNetwork(config, me),
             delays_us=delays,
             log=log or Log(name, config.names),
@@ -116,21 +115,20 @@ class Replica:
         config: Config,
         name: str,
         machine: StateMachine | BatchMachine,
-        store: LiveStore,
-        incarnation: int,
+        mounted: Mounted,
         network: Network,
         delays_us: Mapping[ReplicaId, int],
         log: Log,
     ) -> None:
         self.name = name
         self.config = config
-        self.incarnation = incarnation
+        self.incarnation = mounted.incarnation
         self._opaque = isinstance(machine, StateMachine)
-        self._store = store
+        self._store = mounted.store
         self._network = network
         self._log = log
         self._metrics = Metrics(config.secret, config.observe.keys)
-        self._engine = _engine(config, name, machine, store, incarnation)
+        self._engine = _engine(config, name, machine, mounted)
         limits = config.limits
         self._inbox = Inbox(
             max_messages=limits.inbox_messages,
@@ -142,7 +140,8 @@ class Replica:
                 cluster=config.cluster,
                 replica=config.id_of(name),
                 name=name,
-                incarnation=incarnation,
+                disk=mounted.disk,
+                incarnation=mounted.incarnation,
                 n=config.n,
                 protocol=config.protocol,
                 secret=fingerprint(config.secret),
@@ -157,6 +156,7 @@ class Replica:
             inbox=self._inbox,
             log=log,
             dial=network.dial,
+            acquaintances=mounted.acquaintances,
             jitter=random.Random(),
             delays_us=delays_us,
         )
@@ -391,25 +391,23 @@ class Replica:
         self._news.unpark_all()
 
 
-def _engine(
-    config: Config, name: str, machine: StateMachine | BatchMachine, store: LiveStore, incarnation: int
-) -> Engine:
+def _engine(config: Config, name: str, machine: StateMachine | BatchMachine, mounted: Mounted) -> Engine:
     me = config.id_of(name)
     limits = config.limits
     protocol, executor = build(
         config.protocol,
         ProtocolConfig(me=me, n=config.n, window=limits.window, retry_us=limits.retry_us, preferred=config.preferred),
         random.Random(),
-        store,
+        mounted.store,
     )
     return Engine(
         me=me,
         n=config.n,
-        incarnation=incarnation,
+        incarnation=mounted.incarnation,
         protocol=protocol,
         executor=executor,
         machine=OpaqueMachine(machine) if isinstance(machine, StateMachine) else machine,
-        log=store,
+        log=mounted.store,
         limits=limits.engine(),
     )
 

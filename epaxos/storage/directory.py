@@ -1,11 +1,12 @@
 """A replica's data directory: whose it is, and that one process at a time uses it.
 
-    identity    JSON for people: whose it is, the disk, the incarnation, the schema, who created it and when
+    identity    JSON for people: whose it is, the disk, the incarnation, the peers it has met, schema and origin
     lock        held (flock) while the directory is open; holds the process id, for the message
     records/    the LMDB environment (`lmdb.py`)
 
-The incarnation grows at every start and is durable before anything can be said under it: peers tell a restarted
-replica from a late message, and a restored disk from the one it was copied from, by incarnation and disk id.
+The incarnation grows at every start and is durable before anything can be said under it, and a peer is written down
+before anything is said to it: by both, a replica tells a peer that restarted from a late message of its earlier life,
+and from somebody who comes under its name with another disk.
 """
 
 from __future__ import annotations
@@ -14,20 +15,20 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import trio
+
 from epaxos.errors import StorageError
-from epaxos.identity import Owner
+from epaxos.identity import DISK_ID_BYTES, Acquaintance, Owner, is_disk
 
 SCHEMA_VERSION: Final = 1
 """The layout of the records that this release reads and writes."""
-
-DISK_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class Identity(Owner):
     """Random, hexadecimal, drawn when the directory was created: no two disks share one unless one was copied."""
     incarnation: int
     """How many times a replica was started on this directory, the current start included."""
+    peers: Mapping[str, Acquaintance]
+    """By name: those that were met, in this incarnation and earlier ones."""
     schema: int
     created_by: str
     """The release that created the directory."""
@@ -79,14 +82,18 @@ class DataDirectory:
                 raise
         return cls(path, identity, lock_fd)
 
-    @property
-    def incarnation(self) -> int:
-        return self.identity.incarnation
+    def known(self, peer: str) -> Acquaintance | None:
+        """As `Acquaintances.known`."""
+        return self.identity.peers.get(peer)
 
-    @property
-    def disk_id(self) -> bytes:
-        """16 bytes."""
-        return bytes.fromhex(self.identity.disk)
+    async def remember(self, peer: str, met: Acquaintance) -> None:
+        """As `Acquaintances.remember`; in a thread, for it takes two syncs."""
+        identity = replace(self.identity, peers={**self.identity.peers, peer: met})
+        try:
+            await trio.to_thread.run_sync(_write_durably, self.path, identity)
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        self.identity = identity
 
     @property
     def records(self) -> Path:
@@ -191,7 +198,7 @@ def _read(path: Path) -> Identity | None:
         ) from error
 
 
-_JSON: Final = {"str": str, "int": int, "tuple[str, ...]": list}
+_JSON: Final = {"str": str, "int": int, "tuple[str, ...]": list, "Mapping[str, Acquaintance]": dict}
 """The types of the fields in `Identity` -> in the file."""
 
 
@@ -218,8 +225,10 @@ def _parse(path: Path, text: bytes) -> Identity:
     known["members"] = tuple(known["members"])
     if not all(type(member) is str for member in known["members"]):
         raise TypeError("members are no names")
-    if len(bytes.fromhex(known["disk"])) != DISK_ID_BYTES or known["incarnation"] < 1:
-        raise ValueError("disk or incarnation out of bounds")
+    known["peers"] = {peer: Acquaintance(met["disk"], met["incarnation"]) for peer, met in known["peers"].items()}
+    for each in (Acquaintance(known["disk"], known["incarnation"]), *known["peers"].values()):
+        if not is_disk(each.disk) or type(each.incarnation) is not int or each.incarnation < 1:
+            raise ValueError("disk or incarnation out of bounds")
     return Identity(**known)
 
 
@@ -237,6 +246,7 @@ def _create(owner: Owner, release: str) -> Identity:
         **asdict(owner),
         disk=os.urandom(DISK_ID_BYTES).hex(),
         incarnation=0,
+        peers={},
         schema=SCHEMA_VERSION,
         created_by=release,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),

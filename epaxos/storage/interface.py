@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol as Interface
 
 from epaxos.errors import StorageError
-from epaxos.identity import Owner
+from epaxos.identity import Acquaintances, Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,12 @@ class Mounted(NamedTuple):
     """A volume in use."""
 
     store: LiveStore
+    disk: str
+    """The id of the volume, which no other has: see `is_disk`."""
     incarnation: int
     """How many times the volume was opened, this time included; durable before anything is said under it."""
+    acquaintances: Acquaintances
+    """The peers that were met with this volume; to be used no longer than it is open."""
 
 
 class Volume(Interface):

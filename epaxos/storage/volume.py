@@ -25,6 +25,6 @@ class DirectoryVolume:
         with DataDirectory.open(self._path, owner, release=VERSION) as directory:
             store = LmdbStore.open(directory.records, map_bytes=map_bytes)
             try:
-                yield Mounted(store, directory.incarnation)
+                yield Mounted(store, directory.identity.disk, directory.identity.incarnation, directory)
             finally:
                 store.close()

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from epaxos.errors import StorageError
-from epaxos.identity import Owner
+from epaxos.identity import Acquaintance, Owner, is_disk
 from epaxos.storage.directory import SCHEMA_VERSION, DataDirectory, read_identity
 from epaxos.storage.lmdb import LmdbStore
 from epaxos.testing.conformance import group
@@ -36,9 +37,8 @@ def test_a_new_directory_says_whose_it_is(tmp_path: Path) -> None:
     with opened(path) as directory:
         identity = directory.identity
         assert (identity.cluster, identity.replica, identity.members) == ("shop", "CA", ("CA", "VA", "IR"))
-        assert (identity.schema, identity.created_by, directory.incarnation) == (SCHEMA_VERSION, "1.2.3", 1)
-        assert directory.disk_id.hex() == identity.disk
-        assert len(directory.disk_id) == 16
+        assert (identity.schema, identity.created_by, directory.identity.incarnation) == (SCHEMA_VERSION, "1.2.3", 1)
+        assert is_disk(identity.disk)
         assert directory.records.parent == path
     assert said(path)["cluster"] == "shop"
     assert said(path)["created_at"].endswith("+00:00")
@@ -49,7 +49,7 @@ def test_the_incarnation_grows_at_every_start_and_nothing_else_changes(tmp_path:
     before: dict[str, Any] = {}
     for start in range(1, 5):
         with opened(tmp_path, release=f"1.2.{start}") as directory:
-            assert directory.incarnation == start
+            assert directory.identity.incarnation == start
             # On the disk before anything can be said under it.
             assert said(tmp_path)["incarnation"] == start
         if before:
@@ -59,7 +59,38 @@ def test_the_incarnation_grows_at_every_start_and_nothing_else_changes(tmp_path:
 
 def test_two_disks_never_share_an_id(tmp_path: Path) -> None:
     with opened(tmp_path / "a") as a, opened(tmp_path / "b") as b:
-        assert a.disk_id != b.disk_id
+        assert a.identity.disk != b.identity.disk
+
+
+def test_peers_that_were_met_are_known_from_then_on(tmp_path: Path) -> None:
+    met = {"VA": Acquaintance("0a" * 16, 3), "IR": Acquaintance("0b" * 16, 1)}
+    with opened(tmp_path) as directory:
+        assert directory.known("VA") is None
+        for peer, acquaintance in met.items():
+            trio.run(directory.remember, peer, acquaintance)
+        before = said(tmp_path)
+        assert before["peers"]["VA"] == {"disk": "0a" * 16, "incarnation": 3}
+    with opened(tmp_path) as directory:
+        assert {peer: directory.known(peer) for peer in met} == met
+        trio.run(directory.remember, "IR", Acquaintance("0b" * 16, 2))
+        assert said(tmp_path) == {
+            **before,
+            "incarnation": 2,
+            "peers": {**before["peers"], "IR": {"disk": "0b" * 16, "incarnation": 2}},
+        }
+
+
+def test_a_peer_that_cannot_be_written_down_stays_unknown(tmp_path: Path) -> None:
+    with opened(tmp_path) as directory:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+        try:
+            with pytest.raises(StorageError, match="cannot be written: File too large"):
+                trio.run(directory.remember, "VA", Acquaintance("0a" * 16, 3))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert directory.known("VA") is None
+    assert said(tmp_path)["peers"] == {}
 
 
 def test_records_live_beside_the_identity(tmp_path: Path) -> None:
@@ -117,6 +148,7 @@ def damaged_identities() -> dict[str, bytes]:
         "secret": "5ec4e7",
         "disk": "00" * 16,
         "incarnation": 3,
+        "peers": {"VA": {"disk": "11" * 16, "incarnation": 1}},
         "schema": SCHEMA_VERSION,
         "created_by": "1.2.3",
         "created_at": "2025-01-01T00:00:00+00:00",
@@ -134,6 +166,12 @@ def damaged_identities() -> dict[str, bytes]:
         "a short disk id": json.dumps({**sound, "disk": "00"}).encode(),
         "a disk id that is none": json.dumps({**sound, "disk": "zz" * 16}).encode(),
         "an incarnation in words": json.dumps({**sound, "incarnation": "three"}).encode(),
+        "peers in a list": json.dumps({**sound, "peers": ["VA"]}).encode(),
+        "a peer in a word": json.dumps({**sound, "peers": {"VA": "11" * 16}}).encode(),
+        "a peer without a disk": json.dumps({**sound, "peers": {"VA": {"incarnation": 1}}}).encode(),
+        "a peer in no incarnation": json.dumps(
+            {**sound, "peers": {"VA": {"disk": "11" * 16, "incarnation": 0}}}
+        ).encode(),
         "no incarnation yet": json.dumps({**sound, "incarnation": 0}).encode(),
         "schema true": json.dumps({**sound, "schema": True}).encode(),
         "schema 0": json.dumps({**sound, "schema": 0}).encode(),
@@ -157,7 +195,7 @@ def test_a_directory_in_use_is_refused_and_free_again_when_closed(tmp_path: Path
     directory.close()
     directory.close()
     with opened(tmp_path) as again:
-        assert again.incarnation == 2
+        assert again.identity.incarnation == 2
 
 
 HOLDER = """
@@ -182,7 +220,7 @@ def test_the_lock_is_between_processes_and_dies_with_its_holder(tmp_path: Path) 
             opened(tmp_path)
         holder.kill()
     with opened(tmp_path) as directory:
-        assert directory.incarnation == 2
+        assert directory.identity.incarnation == 2
 
 
 def test_a_refused_directory_is_not_left_locked(tmp_path: Path) -> None:
@@ -196,7 +234,7 @@ def test_a_start_cut_short_while_writing_leaves_the_old_identity(tmp_path: Path)
     opened(tmp_path).close()
     (tmp_path / "identity.new").write_text('{"cluster": "sh')
     with opened(tmp_path) as directory:
-        assert directory.incarnation == 2
+        assert directory.identity.incarnation == 2
     assert not (tmp_path / "identity.new").exists()
 
 
@@ -211,7 +249,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert read_identity(tmp_path).incarnation == 1
     with opened(tmp_path) as directory:
-        assert directory.incarnation == 2
+        assert directory.identity.incarnation == 2
 
 
 def test_what_cannot_be_a_directory_is_explained(tmp_path: Path) -> None:
