@@ -25,7 +25,7 @@ from typing import Any, Final, Self
 import trio
 
 from epaxos.errors import StorageError
-from epaxos.identity import DISK_ID_BYTES, Acquaintance, Owner, is_disk
+from epaxos.identity import DISK_ID_BYTES, LOST, Acquaintance, Owner, is_disk
 
 SCHEMA_VERSION: Final = 1
 """The layout of the records that this release reads and writes."""
@@ -193,8 +193,7 @@ def _read(path: Path) -> Identity | None:
         return _parse(path, text)
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(
-            f"{path}: the file {_IDENTITY!r} is damaged ({error}). Put back the file as it was, or take this for a "
-            "lost disk: remove the replica from the cluster and add a new one with an empty directory"
+            f"{path}: the file {_IDENTITY!r} is damaged ({error}). Put it back as it was; without it, {LOST}"
         ) from error
 
 
@@ -236,8 +235,8 @@ def _check_no_records(path: Path) -> None:
     records = path / _RECORDS
     if records.is_dir() and any(records.iterdir()):
         raise StorageError(
-            f"{path}: holds records but no {_IDENTITY!r} file, so nobody knows whose they are. Put the file back, or "
-            "start with an empty directory under a new replica name"
+            f"{path}: holds records but no {_IDENTITY!r} file, so nobody knows whose they are. Put it back as it was; "
+            f"without it, {LOST}"
         )
 
 

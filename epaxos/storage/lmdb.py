@@ -28,6 +28,7 @@ import lmdb
 import trio
 
 from epaxos.errors import StorageError
+from epaxos.identity import LOST
 from epaxos.storage.directory import sync_directory
 from epaxos.storage.interface import LiveStore, SyncCounters, WriteGroup
 from epaxos.storage.records import check_group, check_key, frame, unframe
@@ -360,14 +361,11 @@ def _advice(error: lmdb.Error | OSError) -> str:
     if isinstance(error, lmdb.MapFullError):
         return "The records have reached the largest size allowed: raise limits.map_bytes, then start again"
     if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError | lmdb.PanicError):
-        return "The files are damaged: restore a backup, or remove this replica and add a new one"
+        return f"The files are damaged, and {LOST}"
     code = error.errno if isinstance(error, OSError) else error.code
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "The disk, the quota or the file size limit is exhausted: make room, then start again"
     if code == errno.EIO:
         # LMDB says this of a write that was cut short, too, and that is how most disks fill up.
-        return (
-            "If the disk is full, make room, then start again; if the kernel's log says that it is failing, remove "
-            "this replica and add a new one on a sound disk"
-        )
+        return f"If the disk is full, make room, then start again; if the kernel's log says that it is failing, {LOST}"
     return "Check the path, the permissions and what the kernel's log says of the disk, then start again"

@@ -253,7 +253,7 @@ def test_a_changed_bit_or_key_or_length_fails_the_checksum(key: bytes, value: by
     flipped = bytearray(framed)
     flipped[bit // 8] ^= 1 << bit % 8
     for wrong_key, wrong in ((key, bytes(flipped)), (key + b"'", framed), (key, framed[:3]), (key, b"")):
-        with pytest.raises(StorageError, match="fails its checksum"):
+        with pytest.raises(StorageError, match=r"fails its checksum.* leave it down"):
             unframe(wrong_key, wrong)
 
 
@@ -425,6 +425,8 @@ def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
     for name in ("file", "garbage", "no/such/parent"):
         with pytest.raises(StorageError, match="cannot open the store"):
             LmdbStore.open(tmp_path / name)
+    with pytest.raises(StorageError, match="The files are damaged, and this replica is lost"):
+        LmdbStore.open(tmp_path / "garbage")
 
 
 WRITER = """
