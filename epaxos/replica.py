@@ -293,6 +293,8 @@ class Replica:
                 "records": disk.records,
                 "bytes": disk.stored_bytes,
                 "sync_us_max": disk.max_sync_us,
+                "used_bytes": self._store.used_bytes,
+                "max_bytes": self._store.max_bytes,
             },
             "compiled": accel.summary(),
         }

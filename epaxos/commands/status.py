@@ -107,6 +107,7 @@ def table(found: list[Status]) -> str:
         Column("\np99"),
         Column("execution, ms\np50"),
         Column("\np99"),
+        Column("log\nMB"),
         Column("syncs"),
         Column("longest\nms"),
     ]
@@ -129,6 +130,7 @@ def _row(status: Status) -> list[str]:
         str(status["in_flight"]),
         percent(paths["fast"] / committed) if committed else ABSENT,
         *(_latency(status[what], share) for what in ("commit_us", "execute_us") for share in ("p50", "p99")),
+        f"{status['disk']['used_bytes'] / 1e6:.1f}",
         str(status["disk"]["syncs"]),
         ms(status["disk"]["sync_us_max"]),
     ]

@@ -96,6 +96,16 @@ class LiveStore(Store):
 
     @property
     @abc.abstractmethod
+    def used_bytes(self) -> int:
+        """How much of `max_bytes` the records take."""
+
+    @property
+    @abc.abstractmethod
+    def max_bytes(self) -> int:
+        """The most that they may take: the store fails there."""
+
+    @property
+    @abc.abstractmethod
     def counters(self) -> SyncCounters:
         """What was done so far."""
 

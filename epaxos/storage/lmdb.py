@@ -95,6 +95,7 @@ class LmdbStore(LiveStore):
         self._durable = 0
         self._failure: StorageError | None = None
         self._committed_bytes = 0
+        self._used_bytes = self._reach()
         self._counters = SyncCounters()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # A daemon, so that a program that dies without `close` does end: nobody was told of what is lost with it.
@@ -216,9 +217,13 @@ class LmdbStore(LiveStore):
         return self._backlog_bytes_max
 
     @property
-    def mapped_bytes(self) -> int:
-        """The size of the memory map: what the records may take before it has to grow."""
-        return self._mapped_bytes
+    def used_bytes(self) -> int:
+        """How far the records reach in the map, pages that became free among them: those are used again."""
+        return self._used_bytes
+
+    @property
+    def max_bytes(self) -> int:
+        return self._map_bytes
 
     @property
     def counters(self) -> SyncCounters:
@@ -311,6 +316,7 @@ class LmdbStore(LiveStore):
                 return
             self._durable = queued[-1].mark
             self._committed_bytes += took_bytes
+            self._used_bytes = self._reach()
             self._counters = SyncCounters(
                 syncs=before.syncs + 1,
                 groups=before.groups + len(queued),
@@ -341,6 +347,9 @@ class LmdbStore(LiveStore):
         with self._mapping:
             self._env.set_mapsize(grown_bytes)
         self._mapped_bytes = grown_bytes
+
+    def _reach(self) -> int:
+        return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
 
     # -- either thread
 

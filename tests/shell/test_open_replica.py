@@ -169,6 +169,8 @@ async def test_statistics_begin_anew(alone: Config, tmp_path: Path) -> None:
     async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path) as replica:
         await replica.propose(b"a=1", writes=[b"a"])
         assert replica.status()["commands"]["fast"] == 1
+        disk = replica.status()["disk"]
+        assert 0 < disk["used_bytes"] < disk["max_bytes"] == alone.limits.map_bytes
         assert "epaxos_commit_seconds" in replica.prometheus()
         replica.reset_stats()
         assert replica.status()["commands"] == {"fast": 0, "slow": 0}

@@ -55,7 +55,7 @@ class VirtualDisk:
         if objection:
             raise StorageError(f"the disk of {owner.replica}: {objection}")
         self.incarnation += 1
-        self._open = store = VirtualStore(self, self._disk)
+        self._open = store = VirtualStore(self, self._disk, map_bytes)
         try:
             yield Mounted(store, self.id, self.incarnation, self)
         finally:
@@ -101,9 +101,10 @@ class VirtualDisk:
 class VirtualStore(LiveStore):
     """The store of one life of a replica."""
 
-    def __init__(self, volume: VirtualDisk, disk: MemoryDisk) -> None:
+    def __init__(self, volume: VirtualDisk, disk: MemoryDisk, max_bytes: int) -> None:
         self._volume = volume
         self._disk = disk
+        self._max_bytes = max_bytes
         self._closed = False
         self._told = False
         self._written = Signal()
@@ -159,6 +160,16 @@ class VirtualStore(LiveStore):
     def backlog_bytes_max(self) -> int:
         """As `LiveStore.backlog_bytes_max`."""
         return self._volume.backlog_bytes_max
+
+    @property
+    def used_bytes(self) -> int:
+        """As `LiveStore.used_bytes`."""
+        return self._disk.used_bytes
+
+    @property
+    def max_bytes(self) -> int:
+        """As `LiveStore.max_bytes`; here it is `VirtualDisk.room_bytes` that ends."""
+        return self._max_bytes
 
     @property
     def counters(self) -> SyncCounters:
