@@ -30,6 +30,9 @@ from epaxos.identity import DISK_ID_BYTES, LOST, Acquaintance, Owner, is_disk
 SCHEMA_VERSION: Final = 1
 """The layout of the records that this release reads and writes."""
 
+RECORDS: Final = "records"
+"""Where in the directory the store lives."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity(Owner):
@@ -98,7 +101,7 @@ class DataDirectory:
     @property
     def records(self) -> Path:
         """Where the store lives: `LmdbStore.open(directory.records)`. Close the store before the directory."""
-        return self.path / _RECORDS
+        return self.path / RECORDS
 
     def close(self) -> None:
         """Release the lock. Idempotent."""
@@ -115,16 +118,22 @@ class DataDirectory:
         self.close()
 
 
-def read_identity(path: Path) -> Identity:
-    """Whose directory is this? For tools that look at it from outside: takes no lock and changes nothing.
+@contextlib.contextmanager
+def looked_at(path: Path) -> Iterator[Identity]:
+    """A directory that no replica uses, and none can for as long as the block lasts. Changes nothing.
 
-    Raises StorageError when `path` is not a data directory, or its identity cannot be read.
+    Raises StorageError when `path` is not a data directory, is in use, or its identity cannot be read.
     """
     with _explained(path):
         identity = _read(path)
-    if identity is None:
-        raise StorageError(f"{path}: not a data directory: it has no {_IDENTITY!r} file. Check the path")
-    return identity
+        if identity is None:
+            raise StorageError(f"{path}: not a data directory: it has no {_IDENTITY!r} file. Check the path")
+        lock_fd = os.open(path / _LOCK, os.O_RDONLY)
+    try:
+        _hold(path, lock_fd, fcntl.LOCK_SH)
+        yield identity
+    finally:
+        os.close(lock_fd)
 
 
 def sync_directory(path: Path) -> None:
@@ -139,7 +148,6 @@ def sync_directory(path: Path) -> None:
 _IDENTITY: Final = "identity"
 _IDENTITY_NEW: Final = "identity.new"
 _LOCK: Final = "lock"
-_RECORDS: Final = "records"
 
 
 @contextlib.contextmanager
@@ -167,20 +175,24 @@ def _lock(path: Path) -> int:
     """The file descriptor that holds the lock. It is not inherited by programs this process runs."""
     lock_fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hold(path, lock_fd, fcntl.LOCK_EX)
         os.ftruncate(lock_fd, 0)
         os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError as error:
-        holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock_fd)
-        raise StorageError(
-            f"{path}: in use by another replica (process {holder}). Stop that process, or give this replica a "
-            "directory of its own"
-        ) from error
     except BaseException:
         os.close(lock_fd)
         raise
     return lock_fd
+
+
+def _hold(path: Path, lock_fd: int, how: int) -> None:
+    try:
+        fcntl.flock(lock_fd, how | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise StorageError(
+            f"{path}: in use by another replica (process {holder}), or looked at by `epaxos inspect`. Stop that "
+            "process, or give this replica a directory of its own"
+        ) from error
 
 
 def _read(path: Path) -> Identity | None:
@@ -232,7 +244,7 @@ def _parse(path: Path, text: bytes) -> Identity:
 
 
 def _check_no_records(path: Path) -> None:
-    records = path / _RECORDS
+    records = path / RECORDS
     if records.is_dir() and any(records.iterdir()):
         raise StorageError(
             f"{path}: holds records but no {_IDENTITY!r} file, so nobody knows whose they are. Put it back as it was; "

@@ -110,19 +110,29 @@ class LmdbStore(LiveStore):
         map_bytes: int = MAP_BYTES,
         first_map_bytes: int = FIRST_MAP_BYTES,
         backlog_bytes_max: int = BACKLOG_BYTES_MAX,
+        readonly: bool = False,
     ) -> Self:
         """Open the store in directory `path`, creating it if needed; `map_bytes` is the most it may hold.
 
-        Raises StorageError when the directory cannot be used.
+        With `readonly` nothing is created or changed, and nobody else may have it open. Raises StorageError when the
+        directory cannot be used.
         """
         map_bytes = _whole_pages(map_bytes)
         try:
             # At most one reader at a time, so one spare read transaction is all that is ever needed.
-            env = lmdb.open(os.fspath(path), map_size=min(_whole_pages(first_map_bytes), map_bytes), max_spare_txns=1)
-            # What a killed process had written and not yet synced can be read, and is not durable before this.
-            env.sync(True)
-            sync_directory(path)
-            sync_directory(path.parent)
+            env = lmdb.open(
+                os.fspath(path),
+                map_size=min(_whole_pages(first_map_bytes), map_bytes),
+                max_spare_txns=1,
+                readonly=readonly,
+                create=not readonly,
+                lock=not readonly,
+            )
+            if not readonly:
+                # What a killed process had written and not yet synced can be read, and is not durable before this.
+                env.sync(True)
+                sync_directory(path)
+                sync_directory(path.parent)
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"{path}: cannot open the store: {error}. {_advice(error)}") from error
         return cls(env, map_bytes=map_bytes, backlog_bytes_max=backlog_bytes_max)
@@ -174,7 +184,16 @@ class LmdbStore(LiveStore):
         (A snapshot held open by a slow reader would keep LMDB from using any page again, and the map from growing.)
         """
         self._check_open()
-        return self._scan(first, last)
+        return ((key, unframe(key, framed)) for key, framed in self.framed(first, last))
+
+    def framed(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """As `scan`, with the values as they are stored: for tools that go on behind a damaged one."""
+        more = True
+        while more:
+            records, more = self._read(first, last)
+            yield from records
+            if more:
+                first = records[-1][0] + b"\0"
 
     def close(self) -> None:
         """As `Store.close`; takes as long as the disk does. Nobody may wait on `fileno` any more.
@@ -230,15 +249,6 @@ class LmdbStore(LiveStore):
         return self._counters
 
     # -- reading
-
-    def _scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
-        more = True
-        while more:
-            records, more = self._read(first, last)
-            for key, framed in records:
-                yield key, unframe(key, framed)
-            if more:
-                first = records[-1][0] + b"\0"
 
     def _read(self, first: bytes, last: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
         """The next records of a scan, as they are stored, in one read transaction; and whether to ask again."""

@@ -16,7 +16,7 @@ import trio
 
 from epaxos.errors import StorageError
 from epaxos.identity import Acquaintance, Owner, is_disk
-from epaxos.storage.directory import SCHEMA_VERSION, DataDirectory, read_identity
+from epaxos.storage.directory import SCHEMA_VERSION, DataDirectory, looked_at
 from epaxos.storage.lmdb import LmdbStore
 from epaxos.testing.conformance import group
 
@@ -42,7 +42,8 @@ def test_a_new_directory_says_whose_it_is(tmp_path: Path) -> None:
         assert directory.records.parent == path
     assert said(path)["cluster"] == "shop"
     assert said(path)["created_at"].endswith("+00:00")
-    assert read_identity(path) == identity
+    with looked_at(path) as seen:
+        assert seen == identity
 
 
 def test_the_incarnation_grows_at_every_start_and_nothing_else_changes(tmp_path: Path) -> None:
@@ -126,8 +127,8 @@ def test_a_newer_schema_is_refused_whatever_its_fields(tmp_path: Path) -> None:
     (tmp_path / "identity").write_text(json.dumps({"schema": SCHEMA_VERSION + 1, "realm": "shop"}))
     with pytest.raises(StorageError, match="Start the newer release"):
         opened(tmp_path)
-    with pytest.raises(StorageError, match="Start the newer release"):
-        read_identity(tmp_path)
+    with pytest.raises(StorageError, match="Start the newer release"), looked_at(tmp_path):
+        raise AssertionError("looked at what is not understood")
 
 
 def test_records_without_an_identity_are_refused(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_a_directory_in_use_is_refused_and_free_again_when_closed(tmp_path: Path
     directory = opened(tmp_path)
     with pytest.raises(StorageError, match=rf"in use by another replica \(process {os.getpid()}\)"):
         opened(tmp_path)
-    assert read_identity(tmp_path).incarnation == 1
+    assert said(tmp_path)["incarnation"] == 1
     directory.close()
     directory.close()
     with opened(tmp_path) as again:
@@ -247,7 +248,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(tmp_path: Path) -> None:
             opened(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert read_identity(tmp_path).incarnation == 1
+    assert said(tmp_path)["incarnation"] == 1
     with opened(tmp_path) as directory:
         assert directory.identity.incarnation == 2
 
@@ -259,7 +260,17 @@ def test_what_cannot_be_a_directory_is_explained(tmp_path: Path) -> None:
             opened(path)
 
 
-def test_reading_the_identity_of_any_other_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="not a data directory"):
-        read_identity(tmp_path)
+def test_a_directory_is_looked_at_or_used(tmp_path: Path) -> None:
+    opened(tmp_path).close()
+    before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
+    with looked_at(tmp_path), looked_at(tmp_path), pytest.raises(StorageError, match="looked at by `epaxos inspect`"):
+        opened(tmp_path)
+    assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
+    with opened(tmp_path), pytest.raises(StorageError, match="in use"), looked_at(tmp_path):
+        raise AssertionError("looked at a directory in use")
+
+
+def test_looking_at_any_other_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="not a data directory"), looked_at(tmp_path):
+        raise AssertionError("looked at nothing")
     assert list(tmp_path.iterdir()) == []
