@@ -318,7 +318,10 @@ class Links:
                 try:
                     await self._acquaintances.remember(theirs.name, met)
                 except StorageError as error:
-                    return f"{theirs.name} cannot be written down among the peers of {self._hello.name}: {error}"
+                    return (
+                        f"{theirs.name} cannot be written down among the peers of {self._hello.name}: {error}. "
+                        f"See to the disk of {self._hello.name}; the link is tried again"
+                    )
             return why_not
 
     def _complain(self, event: str, who: str, why: str) -> None:

@@ -423,7 +423,7 @@ async def test_a_full_disk_refuses_new_links_and_says_so(autojump_clock: MockClo
     with pytest.raises(link.Refused, match=f"VA refuses us: {why}"):
         await call(network, CA, VA)
     await settle()
-    assert va.log() == [f"peer_refused somebody: CA is refused: {why}"]
+    assert va.log() == [f"peer_refused somebody: CA is refused: {why}. See to the disk of VA; the link is tried again"]
     disk.room_bytes = None
     await call(network, CA, VA)
 
