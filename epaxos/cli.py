@@ -481,6 +481,22 @@ def status(config_path: str, overrides: Sequence[str], watch: bool, wait_s: floa
     return trio.run(module.wait, found, console, wait_s)
 
 
+@cli.command()
+@click.argument("path", type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="DIR")
+@click.option("--verify", is_flag=True, help="Also read everything as a start does.")
+@json_option
+def inspect(path: Path, verify: bool, as_json: bool) -> int:
+    """What is in a data directory whose replica does not run; exit with 1 when something in it is damaged.
+
+    Every record is read through its checksum. Nothing is changed.
+
+    Example: epaxos inspect ./ca --verify
+    """
+    from epaxos.commands import inspection
+
+    return inspection.run(path, verify=verify, console=Console(as_json))
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
     return run_line(cli, "epaxos", arguments)

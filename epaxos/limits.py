@@ -161,9 +161,10 @@ class LimitsConfig:
     link_queue_bytes: int = _limit(
         64 * _MIB,
         Range(_MIB, 1 << 32, "bytes"),
-        bounds="bytes waiting for one peer; above it new messages to that peer are dropped and sent again later",
+        bounds="bytes waiting for one peer, above which new messages to that peer are dropped and sent again later; "
+        "and bytes from all peers that wait for the engine, above which the links are not read",
         too_small="messages are dropped on a link that is merely long",
-        too_large="memory, once for every peer that has stopped reading",
+        too_large="memory, once for every peer that has stopped reading, and once for a replica that falls behind",
     )
     inbox_messages: int = _limit(
         4096,
@@ -253,9 +254,9 @@ class LimitsConfig:
     map_bytes: int = _limit(
         1 << 36,
         Range(16 * _MIB, 1 << 46, "bytes"),
-        bounds="address space reserved for the data directory: the most it can ever hold; disk is used as it fills",
-        too_small="the replica stops when the directory is full",
-        too_large="no start where the system limits address space (`ulimit -v`)",
+        bounds="the most that the data directory may hold; its map in memory begins at 1 GiB and doubles as it fills",
+        too_small="the replica stops with room left on the disk",
+        too_large="the disk is filled, whoever else wants some of it",
     )
 
     def __post_init__(self) -> None:

@@ -56,7 +56,8 @@ _KEYS: Final = (
         "1 to 64 letters, digits, '-' or '_', unique",
         "",
         f"one [[replica]] table a member, 1 to {MAX_REPLICAS}; this is what people see everywhere, "
-        "and the position of the table is the member's id: append, never reorder",
+        "and the position of the table is the member's id: "
+        "names and order never change once there is data",
     ),
     KeyDoc("replica.peer", "host:port or [v6]:port, unique", "", "where the other replicas reach it"),
     KeyDoc(

@@ -24,6 +24,7 @@ from epaxos.command import READ, WHOLE, Command, Entry
 from epaxos.config import Config
 from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import Rejected, StorageError, Unknown
+from epaxos.identity import Owner
 from epaxos.ids import ReplicaId
 from epaxos.log import LogEntry
 from epaxos.machines.interface import BatchMachine, StateMachine
@@ -38,11 +39,11 @@ from epaxos.observe.log import Log
 from epaxos.observe.metrics import Metrics
 from epaxos.observe.progress import AloudView, Progress
 from epaxos.packing import barrier_run, encode_run
-from epaxos.protocols.interface import Durable, LogView, Now, ProtocolConfig
+from epaxos.protocols.interface import Durable, Now, ProtocolConfig
 from epaxos.protocols.registry import build
 from epaxos.replica_session import Session, open_session
 from epaxos.session import SessionId
-from epaxos.storage.interface import LiveStore, Volume
+from epaxos.storage.interface import Mounted, Volume
 from epaxos.storage.volume import DirectoryVolume
 from epaxos.submission import Cancel, Submit, Waiter
 
@@ -80,15 +81,19 @@ async def open_replica(
     me = config.id_of(name)
     delays = {config.id_of(peer): us for peer, us in (delays_us or {}).items()}
     volume = DirectoryVolume(Path(data)) if isinstance(data, str | Path) else data
-    with volume.open(
-        cluster=config.cluster, protocol=config.protocol, replica=name, map_bytes=config.limits.map_bytes
-    ) as (store, incarnation):
+    owner = Owner(
+        cluster=config.cluster,
+        replica=name,
+        members=config.names,
+        protocol=config.protocol,
+        secret=fingerprint(config.secret).hex(),
+    )
+    with volume.open(owner, map_bytes=config.limits.map_bytes) as mounted:
         replica = Replica(
             config=config,
             name=name,
             machine=machine,
-            store=store,
-            incarnation=incarnation,
+            mounted=mounted,
             network=network or TcpNetwork(config, me),
             delays_us=delays,
             log=log or Log(name, config.names),
@@ -106,21 +111,20 @@ class Replica:
         config: Config,
         name: str,
         machine: StateMachine | BatchMachine,
-        store: LiveStore,
-        incarnation: int,
+        mounted: Mounted,
         network: Network,
         delays_us: Mapping[ReplicaId, int],
         log: Log,
     ) -> None:
         self.name = name
         self.config = config
-        self.incarnation = incarnation
+        self.incarnation = mounted.incarnation
         self._opaque = isinstance(machine, StateMachine)
-        self._store = store
+        self._store = mounted.store
         self._network = network
         self._log = log
         self._metrics = Metrics(config.secret, config.observe.keys)
-        self._engine = _engine(config, name, machine, store, incarnation, AloudView(store, log))
+        self._engine = _engine(config, name, machine, mounted, log)
         limits = config.limits
         self._inbox = Inbox(
             max_messages=limits.inbox_messages,
@@ -132,7 +136,8 @@ class Replica:
                 cluster=config.cluster,
                 replica=config.id_of(name),
                 name=name,
-                incarnation=incarnation,
+                disk=mounted.disk,
+                incarnation=mounted.incarnation,
                 n=config.n,
                 protocol=config.protocol,
                 secret=fingerprint(config.secret),
@@ -147,6 +152,7 @@ class Replica:
             inbox=self._inbox,
             log=log,
             dial=network.dial,
+            acquaintances=mounted.acquaintances,
             jitter=random.Random(),
             delays_us=delays_us,
         )
@@ -283,6 +289,8 @@ class Replica:
                 "records": disk.records,
                 "bytes": disk.stored_bytes,
                 "sync_us_max": disk.max_sync_us,
+                "used_bytes": self._store.used_bytes,
+                "max_bytes": self._store.max_bytes,
             },
             "compiled": accel.summary(),
         }
@@ -377,30 +385,23 @@ class Replica:
         self._news.unpark_all()
 
 
-def _engine(
-    config: Config,
-    name: str,
-    machine: StateMachine | BatchMachine,
-    store: LiveStore,
-    incarnation: int,
-    protocol_log: LogView,
-) -> Engine:
+def _engine(config: Config, name: str, machine: StateMachine | BatchMachine, mounted: Mounted, log: Log) -> Engine:
     me = config.id_of(name)
     limits = config.limits
     protocol, executor = build(
         config.protocol,
         ProtocolConfig(me=me, n=config.n, window=limits.window, retry_us=limits.retry_us, preferred=config.preferred),
         random.Random(),
-        protocol_log,
+        AloudView(mounted.store, log),
     )
     return Engine(
         me=me,
         n=config.n,
-        incarnation=incarnation,
+        incarnation=mounted.incarnation,
         protocol=protocol,
         executor=executor,
         machine=OpaqueMachine(machine) if isinstance(machine, StateMachine) else machine,
-        log=store,
+        log=mounted.store,
         limits=limits.engine(),
     )
 

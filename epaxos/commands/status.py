@@ -109,6 +109,7 @@ def table(found: list[Status]) -> str:
         Column("\np99"),
         Column("execution, ms\np50"),
         Column("\np99"),
+        Column("log\nMB"),
         Column("syncs"),
         Column("longest\nms"),
     ]
@@ -132,6 +133,7 @@ def _row(status: Status, names: Sequence[str]) -> list[str]:
         str(status["in_flight"]),
         percent(fast_share(status["commands"])),
         *(_latency(status[what], share) for what in ("commit_us", "execute_us") for share in ("p50", "p99")),
+        f"{status['disk']['used_bytes'] / 1e6:.1f}",
         str(status["disk"]["syncs"]),
         ms(status["disk"]["sync_us_max"]),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import trio
@@ -24,7 +24,7 @@ class Greeting(NamedTuple):
     """What was received behind it: the first bytes of the frames."""
 
 
-async def greet(stream: trio.abc.Stream, mine: Hello, judge: Callable[[Hello], str]) -> Greeting:
+async def greet(stream: trio.abc.Stream, mine: Hello, judge: Callable[[Hello], Awaitable[str]]) -> Greeting:
     """Exchange hellos and verdicts; `judge` says why not to talk to a hello, or nothing.
 
     Raises Refused when either end refuses, after both know why; ProtocolError for anything else than a handshake, and
@@ -38,7 +38,7 @@ async def greet(stream: trio.abc.Stream, mine: Hello, judge: Callable[[Hello], s
     try:
         theirs = handshake.decode_hello(prefix, body)
         who = theirs.name
-        objection = judge(theirs)
+        objection = await judge(theirs)
     except ProtocolError as error:
         objection = str(error)
     await stream.send_all(handshake.encode_verdict(objection))

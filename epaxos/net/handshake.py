@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from epaxos import cbor
 from epaxos.errors import ProtocolError
+from epaxos.identity import LOST, Acquaintance, is_disk
 from epaxos.ids import ReplicaId
 from epaxos.messages import MAX_U64, WIRE_VERSION
 from epaxos.quorums import MAX_REPLICAS
@@ -45,6 +46,8 @@ class Hello:
     cluster: str
     replica: ReplicaId
     name: str
+    disk: str
+    """The id of its disk: one that comes with another has not the memory of the votes that were cast under its name."""
     incarnation: int
     n: int
     """How many members its configuration lists."""
@@ -124,6 +127,7 @@ _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "cluster": _name,
     "replica": _integer(0, MAX_REPLICAS - 1),
     "name": _name,
+    "disk": is_disk,
     "incarnation": _integer(1, MAX_U64),
     "n": _integer(1, MAX_REPLICAS),
     "protocol": _name,
@@ -136,11 +140,13 @@ _CHECKS: Final[Mapping[str, Callable[[Any], bool]]] = {
 # ------------------------------------------------------------------------------------------------------ the checks
 
 
-def objection(mine: Hello, theirs: Hello, *, names: tuple[str, ...], expected: ReplicaId | None, seen: int) -> str:
+def objection(
+    mine: Hello, theirs: Hello, *, names: tuple[str, ...], expected: ReplicaId | None, known: Acquaintance | None
+) -> str:
     """Why `mine` does not talk to `theirs`; empty when it does.
 
-    `names` are those of my configuration by id, `expected` is whom I called (None: I was called), and `seen` the
-    highest incarnation of that replica known here.
+    `names` are those of my configuration by id, `expected` is whom I called (None: I was called), and `known` how the
+    replica of that name was met before (None: it was not, and is taken at its word).
     """
     if max(mine.lowest, theirs.lowest) > min(mine.highest, theirs.highest):
         return _differ("wire versions", f"{mine.lowest}-{mine.highest}", f"{theirs.lowest}-{theirs.highest}")
@@ -150,14 +156,25 @@ def objection(mine: Hello, theirs: Hello, *, names: tuple[str, ...], expected: R
     if mine.secret != theirs.secret:
         return "the secrets of the two configurations differ"
     if theirs.replica >= mine.n or theirs.name != names[theirs.replica]:
-        known = names[theirs.replica] if theirs.replica < mine.n else "nobody"
-        return f"replica {theirs.replica} is {known} here, {theirs.name} there"
+        here = names[theirs.replica] if theirs.replica < mine.n else "nobody"
+        return f"replica {theirs.replica} is {here} here, {theirs.name} there"
     if theirs.replica == mine.replica:
         return f"both ends are {mine.name}"
     if expected is not None and theirs.replica != expected:
         return f"{names[expected]} was called, {theirs.name} answered"
-    if theirs.incarnation < seen:
-        return f"incarnation {theirs.incarnation} of {theirs.name} is over: {seen} was seen"
+    if known is None:
+        return ""
+    if theirs.disk != known.disk:
+        return (
+            f"{theirs.name} came with another disk than the one known here: its data was lost or replaced, and a "
+            "replica that forgot its votes must not vote under this name again. Start it on the data directory that it "
+            f"had; without that, {LOST}"
+        )
+    if theirs.incarnation < known.incarnation:
+        return (
+            f"incarnation {theirs.incarnation} of {theirs.name} is over: {known.incarnation} was seen. Either it runs "
+            "twice, or on an old copy of its data, which must not be used"
+        )
     return ""
 
 

@@ -16,7 +16,8 @@ from typing import Final, NamedTuple, TypedDict
 
 import trio
 
-from epaxos.errors import ProtocolError
+from epaxos.errors import ProtocolError, StorageError
+from epaxos.identity import Acquaintance, Acquaintances
 from epaxos.ids import ReplicaId
 from epaxos.messages import decode
 from epaxos.net.frames import PING, PONG, Frame, FrameReader, control, encode_control
@@ -89,7 +90,7 @@ class _Peer:
         self.up = False
         self.rtt_us: int | None = None
         self.incarnation = 0
-        """The highest that was met: who comes with a smaller one is a ghost."""
+        """The highest that was met in this life: links to an earlier one lead nowhere."""
         self.seen = Signal()
         """It called us just now: calling it is worth while."""
         self.calling: trio.CancelScope | None = None
@@ -98,7 +99,7 @@ class _Peer:
         """Of the link from it that is in use."""
 
     def meet(self, incarnation: int) -> None:
-        """It was met in this incarnation: links to an earlier one lead nowhere."""
+        """It was met in this incarnation: links to an earlier one are given up."""
         if incarnation > self.incarnation:
             self.incarnation = incarnation
             for scope in (self.calling, self.hearing):
@@ -118,6 +119,7 @@ class Links:
         inbox: Inbox,
         log: Log,
         dial: Dial,
+        acquaintances: Acquaintances,
         jitter: Random,
         delays_us: Mapping[ReplicaId, int],
     ) -> None:
@@ -128,6 +130,9 @@ class Links:
         self._inbox = inbox
         self._log = log
         self._dial = dial
+        self._acquaintances = acquaintances
+        self._judging = trio.Lock()
+        """What is remembered of one who says hello is known before the next one is judged."""
         self._jitter = jitter
         self._delays_us = delays_us
         self._peers = {
@@ -303,10 +308,21 @@ class Links:
         self._peers[greeting.theirs.replica].meet(greeting.theirs.incarnation)
         return greeting
 
-    def _judge(self, expected: ReplicaId | None, theirs: Hello) -> str:
-        known = self._peers.get(theirs.replica)
-        seen = 0 if known is None else known.incarnation
-        return objection(self._hello, theirs, names=self._names, expected=expected, seen=seen)
+    async def _judge(self, expected: ReplicaId | None, theirs: Hello) -> str:
+        """Why not to talk to `theirs`; empty, and then they are remembered for good, before the first message."""
+        async with self._judging:
+            known = self._acquaintances.known(theirs.name)
+            why_not = objection(self._hello, theirs, names=self._names, expected=expected, known=known)
+            met = Acquaintance(theirs.disk, theirs.incarnation)
+            if not why_not and met != known:
+                try:
+                    await self._acquaintances.remember(theirs.name, met)
+                except StorageError as error:
+                    return (
+                        f"{theirs.name} cannot be written down among the peers of {self._hello.name}: {error}. "
+                        f"See to the disk of {self._hello.name}; the link is tried again"
+                    )
+            return why_not
 
     def _complain(self, event: str, who: str, why: str) -> None:
         """Log trouble with somebody, unless the same was said a moment ago."""

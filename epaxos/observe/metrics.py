@@ -154,6 +154,8 @@ _DISK: Final = (
     ("epaxos_disk_records_total", "counter", "records written and deleted", "records", 1),
     ("epaxos_disk_bytes_total", "counter", "bytes of the records written", "bytes", 1),
     ("epaxos_disk_sync_max_seconds", "gauge", "the longest sync", "sync_us_max", 1e-6),
+    ("epaxos_disk_used_bytes", "gauge", "what the records take", "used_bytes", 1),
+    ("epaxos_disk_max_bytes", "gauge", "the most that they may take: the replica stops there", "max_bytes", 1),
 )
 """The same for the disk."""
 

@@ -67,6 +67,13 @@ class View(Interface):
         """Does an id name its coordinator and one payload for ever? Otherwise it is a place in one sequence."""
 
     @property
+    def kinds(self) -> Mapping[bytes, str]:
+        """What its records are, by the first letter of their keys."""
+
+    def place(self, key: bytes) -> InstanceId | None:
+        """The id that the record under this key is about, if it is about one."""
+
+    @property
     def actions(self) -> Mapping[str, Action]:
         """By the verb that a scenario uses."""
 

@@ -1,11 +1,12 @@
 """A replica's data directory: whose it is, and that one process at a time uses it.
 
-    identity    JSON for people: cluster, replica, protocol, disk, incarnation, schema, who created it and when
+    identity    JSON for people: whose it is, the disk, the incarnation, the peers it has met, schema and origin
     lock        held (flock) while the directory is open; holds the process id, for the message
     records/    the LMDB environment (`lmdb.py`)
 
-The incarnation grows at every start and is durable before anything can be said under it: peers tell a restarted
-replica from a late message, and a restored disk from the one it was copied from, by incarnation and disk id.
+The incarnation grows at every start and is durable before anything can be said under it, and a peer is written down
+before anything is said to it: by both, a replica tells a peer that restarted from a late message of its earlier life,
+and from somebody who comes under its name with another disk.
 """
 
 from __future__ import annotations
@@ -14,33 +15,35 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import trio
+
 from epaxos.errors import StorageError
+from epaxos.identity import DISK_ID_BYTES, LOST, Acquaintance, Owner, is_disk
 
 SCHEMA_VERSION: Final = 1
 """The layout of the records that this release reads and writes."""
 
-DISK_ID_BYTES: Final = 16
+RECORDS: Final = "records"
+"""Where in the directory the store lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(Owner):
     """What the file `identity` says."""
 
-    cluster: str
-    replica: str
-    """The replica's name in `cluster.toml`."""
-    protocol: str
     disk: str
     """Random, hexadecimal, drawn when the directory was created: no two disks share one unless one was copied."""
     incarnation: int
     """How many times a replica was started on this directory, the current start included."""
+    peers: Mapping[str, Acquaintance]
+    """By name: those that were met, in this incarnation and earlier ones."""
     schema: int
     created_by: str
     """The release that created the directory."""
@@ -57,12 +60,12 @@ class DataDirectory:
         self._lock_fd: int | None = lock_fd
 
     @classmethod
-    def open(cls, path: Path, *, cluster: str, protocol: str, replica: str, release: str) -> Self:
+    def open(cls, path: Path, owner: Owner, *, release: str) -> Self:
         """Create the directory, or check that it is this replica's; take its lock; begin a new incarnation.
 
         The incarnation is on stable storage when this returns. Raises StorageError, which says what to do, when the
-        directory is in use, belongs to another cluster, replica or protocol, has a newer schema, holds records but
-        no identity or one that cannot be read, or cannot be written.
+        directory is in use, belongs to another owner, has a newer schema, holds records but no identity or one that
+        cannot be read, or cannot be written.
         """
         with _explained(path):
             _make_directory(path)
@@ -71,8 +74,10 @@ class DataDirectory:
                 identity = _read(path)
                 if identity is None:
                     _check_no_records(path)
-                    identity = _create(cluster=cluster, protocol=protocol, replica=replica, release=release)
-                _check_ours(path, identity, cluster=cluster, protocol=protocol, replica=replica)
+                    identity = _create(owner, release)
+                objection = identity.objection(owner)
+                if objection:
+                    raise StorageError(f"{path}: {objection}")
                 identity = replace(identity, incarnation=identity.incarnation + 1)
                 _write_durably(path, identity)
             except BaseException:
@@ -80,19 +85,23 @@ class DataDirectory:
                 raise
         return cls(path, identity, lock_fd)
 
-    @property
-    def incarnation(self) -> int:
-        return self.identity.incarnation
+    def known(self, peer: str) -> Acquaintance | None:
+        """As `Acquaintances.known`."""
+        return self.identity.peers.get(peer)
 
-    @property
-    def disk_id(self) -> bytes:
-        """16 bytes."""
-        return bytes.fromhex(self.identity.disk)
+    async def remember(self, peer: str, met: Acquaintance) -> None:
+        """As `Acquaintances.remember`; in a thread, for it takes two syncs."""
+        identity = replace(self.identity, peers={**self.identity.peers, peer: met})
+        try:
+            await trio.to_thread.run_sync(_write_durably, self.path, identity)
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        self.identity = identity
 
     @property
     def records(self) -> Path:
         """Where the store lives: `LmdbStore.open(directory.records)`. Close the store before the directory."""
-        return self.path / _RECORDS
+        return self.path / RECORDS
 
     def close(self) -> None:
         """Release the lock. Idempotent."""
@@ -109,16 +118,22 @@ class DataDirectory:
         self.close()
 
 
-def read_identity(path: Path) -> Identity:
-    """Whose directory is this? For tools that look at it from outside: takes no lock and changes nothing.
+@contextlib.contextmanager
+def looked_at(path: Path) -> Iterator[Identity]:
+    """A directory that no replica uses, and none can for as long as the block lasts. Changes nothing.
 
-    Raises StorageError when `path` is not a data directory, or its identity cannot be read.
+    Raises StorageError when `path` is not a data directory, is in use, or its identity cannot be read.
     """
     with _explained(path):
         identity = _read(path)
-    if identity is None:
-        raise StorageError(f"{path}: not a data directory: it has no {_IDENTITY!r} file. Check the path")
-    return identity
+        if identity is None:
+            raise StorageError(f"{path}: not a data directory: it has no {_IDENTITY!r} file. Check the path")
+        lock_fd = os.open(path / _LOCK, os.O_RDONLY)
+    try:
+        _hold(path, lock_fd, fcntl.LOCK_SH)
+        yield identity
+    finally:
+        os.close(lock_fd)
 
 
 def sync_directory(path: Path) -> None:
@@ -133,7 +148,6 @@ def sync_directory(path: Path) -> None:
 _IDENTITY: Final = "identity"
 _IDENTITY_NEW: Final = "identity.new"
 _LOCK: Final = "lock"
-_RECORDS: Final = "records"
 
 
 @contextlib.contextmanager
@@ -161,20 +175,24 @@ def _lock(path: Path) -> int:
     """The file descriptor that holds the lock. It is not inherited by programs this process runs."""
     lock_fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hold(path, lock_fd, fcntl.LOCK_EX)
         os.ftruncate(lock_fd, 0)
         os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError as error:
-        holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(lock_fd)
-        raise StorageError(
-            f"{path}: in use by another replica (process {holder}). Stop that process, or give this replica a "
-            "directory of its own"
-        ) from error
     except BaseException:
         os.close(lock_fd)
         raise
     return lock_fd
+
+
+def _hold(path: Path, lock_fd: int, how: int) -> None:
+    try:
+        fcntl.flock(lock_fd, how | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        raise StorageError(
+            f"{path}: in use by another replica (process {holder}), or looked at by `epaxos inspect`. Stop that "
+            "process, or give this replica a directory of its own"
+        ) from error
 
 
 def _read(path: Path) -> Identity | None:
@@ -187,9 +205,12 @@ def _read(path: Path) -> Identity | None:
         return _parse(path, text)
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(
-            f"{path}: the file {_IDENTITY!r} is damaged ({error}). Put back the file as it was, or take this for a "
-            "lost disk: remove the replica from the cluster and add a new one with an empty directory"
+            f"{path}: the file {_IDENTITY!r} is damaged ({error}). Put it back as it was; without it, {LOST}"
         ) from error
+
+
+_JSON: Final = {"str": str, "int": int, "tuple[str, ...]": list, "Mapping[str, Acquaintance]": dict}
+"""The types of the fields in `Identity` -> in the file."""
 
 
 def _parse(path: Path, text: bytes) -> Identity:
@@ -209,54 +230,38 @@ def _parse(path: Path, text: bytes) -> Identity:
     known: dict[str, Any] = {}
     for field in fields(Identity):
         value = said[field.name]
-        expected = int if field.type == "int" else str
-        if type(value) is not expected:
+        if type(value) is not _JSON[str(field.type)]:
             raise TypeError(f"{field.name} is {value!r}")
         known[field.name] = value
-    if len(bytes.fromhex(known["disk"])) != DISK_ID_BYTES or known["incarnation"] < 1:
-        raise ValueError("disk or incarnation out of bounds")
+    known["members"] = tuple(known["members"])
+    if not all(type(member) is str for member in known["members"]):
+        raise TypeError("members are no names")
+    known["peers"] = {peer: Acquaintance(met["disk"], met["incarnation"]) for peer, met in known["peers"].items()}
+    for each in (Acquaintance(known["disk"], known["incarnation"]), *known["peers"].values()):
+        if not is_disk(each.disk) or type(each.incarnation) is not int or each.incarnation < 1:
+            raise ValueError("disk or incarnation out of bounds")
     return Identity(**known)
 
 
 def _check_no_records(path: Path) -> None:
-    records = path / _RECORDS
+    records = path / RECORDS
     if records.is_dir() and any(records.iterdir()):
         raise StorageError(
-            f"{path}: holds records but no {_IDENTITY!r} file, so nobody knows whose they are. Put the file back, or "
-            "start with an empty directory under a new replica name"
+            f"{path}: holds records but no {_IDENTITY!r} file, so nobody knows whose they are. Put it back as it was; "
+            f"without it, {LOST}"
         )
 
 
-def _create(*, cluster: str, protocol: str, replica: str, release: str) -> Identity:
+def _create(owner: Owner, release: str) -> Identity:
     return Identity(
-        cluster=cluster,
-        replica=replica,
-        protocol=protocol,
+        **asdict(owner),
         disk=os.urandom(DISK_ID_BYTES).hex(),
         incarnation=0,
+        peers={},
         schema=SCHEMA_VERSION,
         created_by=release,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def _check_ours(path: Path, identity: Identity, *, cluster: str, protocol: str, replica: str) -> None:
-    """Raises StorageError when `identity` is not what this replica may use."""
-    if identity.cluster != cluster:
-        raise StorageError(
-            f"{path}: belongs to cluster {identity.cluster!r}, not {cluster!r}. Correct the path of the data or the "
-            "name of the cluster in the configuration"
-        )
-    if identity.replica != replica:
-        raise StorageError(
-            f"{path}: belongs to replica {identity.replica!r}, not {replica!r}. Give every replica a directory of its "
-            "own; a directory cannot be handed on to another name"
-        )
-    if identity.protocol != protocol:
-        raise StorageError(
-            f"{path}: written by protocol {identity.protocol!r}, and the configuration says {protocol!r}. Protocols "
-            "do not migrate in place: set it back, or take a backup and restore it into a new cluster"
-        )
 
 
 def _write_durably(path: Path, identity: Identity) -> None:

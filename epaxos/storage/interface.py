@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol as Interface
 
 from epaxos.errors import StorageError
+from epaxos.identity import Acquaintances, Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,16 @@ class LiveStore(Store):
 
     @property
     @abc.abstractmethod
+    def used_bytes(self) -> int:
+        """How much of `max_bytes` the records take."""
+
+    @property
+    @abc.abstractmethod
+    def max_bytes(self) -> int:
+        """The most that they may take: the store fails there."""
+
+    @property
+    @abc.abstractmethod
     def counters(self) -> SyncCounters:
         """What was done so far."""
 
@@ -101,13 +112,17 @@ class Mounted(NamedTuple):
     """A volume in use."""
 
     store: LiveStore
+    disk: str
+    """The id of the volume, which no other has: see `is_disk`."""
     incarnation: int
     """How many times the volume was opened, this time included; durable before anything is said under it."""
+    acquaintances: Acquaintances
+    """The peers that were met with this volume; to be used no longer than it is open."""
 
 
 class Volume(Interface):
     """What a replica's records live on, from one start to the next."""
 
-    def open(self, *, cluster: str, protocol: str, replica: str, map_bytes: int) -> AbstractContextManager[Mounted]:
-        """Use the volume for as long as the block lasts. Raises StorageError when it cannot be used, or not by this
-        replica."""
+    def open(self, owner: Owner, *, map_bytes: int) -> AbstractContextManager[Mounted]:
+        """Use the volume for as long as the block lasts; it is the first owner's for good. Raises StorageError when it
+        cannot be used, or not by this owner."""

@@ -28,6 +28,7 @@ import lmdb
 import trio
 
 from epaxos.errors import StorageError
+from epaxos.identity import LOST
 from epaxos.storage.directory import sync_directory
 from epaxos.storage.interface import LiveStore, SyncCounters, WriteGroup
 from epaxos.storage.records import check_group, check_key, frame, unframe
@@ -94,6 +95,7 @@ class LmdbStore(LiveStore):
         self._durable = 0
         self._failure: StorageError | None = None
         self._committed_bytes = 0
+        self._used_bytes = self._reach()
         self._counters = SyncCounters()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # A daemon, so that a program that dies without `close` does end: nobody was told of what is lost with it.
@@ -108,19 +110,29 @@ class LmdbStore(LiveStore):
         map_bytes: int = MAP_BYTES,
         first_map_bytes: int = FIRST_MAP_BYTES,
         backlog_bytes_max: int = BACKLOG_BYTES_MAX,
+        readonly: bool = False,
     ) -> Self:
         """Open the store in directory `path`, creating it if needed; `map_bytes` is the most it may hold.
 
-        Raises StorageError when the directory cannot be used.
+        With `readonly` nothing is created or changed, and nobody else may have it open. Raises StorageError when the
+        directory cannot be used.
         """
         map_bytes = _whole_pages(map_bytes)
         try:
             # At most one reader at a time, so one spare read transaction is all that is ever needed.
-            env = lmdb.open(os.fspath(path), map_size=min(_whole_pages(first_map_bytes), map_bytes), max_spare_txns=1)
-            # What a killed process had written and not yet synced can be read, and is not durable before this.
-            env.sync(True)
-            sync_directory(path)
-            sync_directory(path.parent)
+            env = lmdb.open(
+                os.fspath(path),
+                map_size=min(_whole_pages(first_map_bytes), map_bytes),
+                max_spare_txns=1,
+                readonly=readonly,
+                create=not readonly,
+                lock=not readonly,
+            )
+            if not readonly:
+                # What a killed process had written and not yet synced can be read, and is not durable before this.
+                env.sync(True)
+                sync_directory(path)
+                sync_directory(path.parent)
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"{path}: cannot open the store: {error}. {_advice(error)}") from error
         return cls(env, map_bytes=map_bytes, backlog_bytes_max=backlog_bytes_max)
@@ -172,7 +184,16 @@ class LmdbStore(LiveStore):
         (A snapshot held open by a slow reader would keep LMDB from using any page again, and the map from growing.)
         """
         self._check_open()
-        return self._scan(first, last)
+        return ((key, unframe(key, framed)) for key, framed in self.framed(first, last))
+
+    def framed(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """As `scan`, with the values as they are stored: for tools that go on behind a damaged one."""
+        more = True
+        while more:
+            records, more = self._read(first, last)
+            yield from records
+            if more:
+                first = records[-1][0] + b"\0"
 
     def close(self) -> None:
         """As `Store.close`; takes as long as the disk does. Nobody may wait on `fileno` any more.
@@ -215,24 +236,19 @@ class LmdbStore(LiveStore):
         return self._backlog_bytes_max
 
     @property
-    def mapped_bytes(self) -> int:
-        """The size of the memory map: what the records may take before it has to grow."""
-        return self._mapped_bytes
+    def used_bytes(self) -> int:
+        """How far the records reach in the map, pages that became free among them: those are used again."""
+        return self._used_bytes
+
+    @property
+    def max_bytes(self) -> int:
+        return self._map_bytes
 
     @property
     def counters(self) -> SyncCounters:
         return self._counters
 
     # -- reading
-
-    def _scan(self, first: bytes, last: bytes) -> Iterator[tuple[bytes, bytes]]:
-        more = True
-        while more:
-            records, more = self._read(first, last)
-            for key, framed in records:
-                yield key, unframe(key, framed)
-            if more:
-                first = records[-1][0] + b"\0"
 
     def _read(self, first: bytes, last: bytes) -> tuple[list[tuple[bytes, bytes]], bool]:
         """The next records of a scan, as they are stored, in one read transaction; and whether to ask again."""
@@ -310,6 +326,7 @@ class LmdbStore(LiveStore):
                 return
             self._durable = queued[-1].mark
             self._committed_bytes += took_bytes
+            self._used_bytes = self._reach()
             self._counters = SyncCounters(
                 syncs=before.syncs + 1,
                 records=before.records + len(latest),
@@ -339,6 +356,9 @@ class LmdbStore(LiveStore):
             self._env.set_mapsize(grown_bytes)
         self._mapped_bytes = grown_bytes
 
+    def _reach(self) -> int:
+        return int((self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"])
+
     # -- either thread
 
     def _stop(self, failure: StorageError) -> None:
@@ -358,14 +378,11 @@ def _advice(error: lmdb.Error | OSError) -> str:
     if isinstance(error, lmdb.MapFullError):
         return "The records have reached the largest size allowed: raise limits.map_bytes, then start again"
     if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError | lmdb.PanicError):
-        return "The files are damaged: restore a backup, or remove this replica and add a new one"
+        return f"The files are damaged, and {LOST}"
     code = error.errno if isinstance(error, OSError) else error.code
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "The disk, the quota or the file size limit is exhausted: make room, then start again"
     if code == errno.EIO:
         # LMDB says this of a write that was cut short, too, and that is how most disks fill up.
-        return (
-            "If the disk is full, make room, then start again; if the kernel's log says that it is failing, remove "
-            "this replica and add a new one on a sound disk"
-        )
+        return f"If the disk is full, make room, then start again; if the kernel's log says that it is failing, {LOST}"
     return "Check the path, the permissions and what the kernel's log says of the disk, then start again"

@@ -69,6 +69,11 @@ class MemoryDisk(Store):
     # -- what the world does to it
 
     @property
+    def used_bytes(self) -> int:
+        """What the durable records take: keys and framed values."""
+        return sum(len(key) + len(framed) for key, framed in self._records.items())
+
+    @property
     def unsynced(self) -> tuple[int, ...]:
         """The marks of the groups that a power cut could take, oldest first."""
         return tuple(group.mark for group in self._waiting)

@@ -10,6 +10,7 @@ from typing import Final
 from zlib import crc32
 
 from epaxos.errors import StorageError
+from epaxos.identity import LOST
 from epaxos.storage.interface import WriteGroup
 
 KEY_BYTES_MAX: Final = 511
@@ -56,7 +57,6 @@ def unframe(key: bytes, framed: bytes | memoryview) -> bytes:
     if len(framed) < CHECKSUM_BYTES or crc32(value, crc32(key)) != int.from_bytes(framed[:CHECKSUM_BYTES], "little"):
         raise StorageError(
             f"the record {key!r} fails its checksum: the disk gave back something else than was written. Nothing in "
-            "this data directory can be relied on any more. Start this replica from a backup taken by the cluster, "
-            "or remove it and add a new one under a new name; do not copy another replica's directory over it"
+            f"this data directory can be relied on any more, so {LOST}. Do not copy another replica's directory over it"
         )
     return value

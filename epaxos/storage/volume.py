@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from epaxos._version import VERSION
+from epaxos.identity import Owner
 from epaxos.storage.directory import DataDirectory
 from epaxos.storage.interface import Mounted
 from epaxos.storage.lmdb import LmdbStore
@@ -19,13 +20,11 @@ class DirectoryVolume:
         self._path = path
 
     @contextmanager
-    def open(self, *, cluster: str, protocol: str, replica: str, map_bytes: int) -> Iterator[Mounted]:
+    def open(self, owner: Owner, *, map_bytes: int) -> Iterator[Mounted]:
         """As `Volume.open`; see `DataDirectory.open`."""
-        with DataDirectory.open(
-            self._path, cluster=cluster, protocol=protocol, replica=replica, release=VERSION
-        ) as directory:
+        with DataDirectory.open(self._path, owner, release=VERSION) as directory:
             store = LmdbStore.open(directory.records, map_bytes=map_bytes)
             try:
-                yield Mounted(store, directory.incarnation)
+                yield Mounted(store, directory.identity.disk, directory.identity.incarnation, directory)
             finally:
                 store.close()

@@ -25,6 +25,7 @@ from epaxos.net.inbox import Inbox
 from epaxos.net.link import LinkLimits, Links
 from epaxos.observe.log import Log
 from epaxos.protocols.interface import PeerDown, PeerUp, Receive, Rtt
+from epaxos.testing.virtual.disk import VirtualDisk
 from tests.shell.network import LinkNetwork
 
 pytestmark = pytest.mark.trio
@@ -37,9 +38,20 @@ T = TypeVar("T")
 
 def hello(me: ReplicaId, **changes: Any) -> Hello:
     plain = Hello(
-        cluster="shop", replica=me, name=NAMES[me], incarnation=1, n=3, protocol="epaxos", secret=fingerprint(b"s")
+        cluster="shop",
+        replica=me,
+        name=NAMES[me],
+        disk=f"{me:032x}",
+        incarnation=1,
+        n=3,
+        protocol="epaxos",
+        secret=fingerprint(b"s"),
     )
     return dataclasses.replace(plain, **changes)
+
+
+async def no_objection(theirs: Hello) -> str:
+    return ""
 
 
 def nack(number: int) -> Nack:
@@ -64,6 +76,7 @@ class Node:
         delays_us: Mapping[ReplicaId, int] | None = None,
         inbox_messages: int = 1000,
         inbox_bytes: int = 1 << 20,
+        disk: VirtualDisk | None = None,
         **changes: Any,
     ) -> None:
         self.me = me
@@ -77,6 +90,7 @@ class Node:
             inbox=self.inbox,
             log=Log(NAMES[me], NAMES, out=self.out, form="text"),
             dial=partial(network.dial, me),
+            acquaintances=disk or VirtualDisk(),
             jitter=random.Random(me),
             delays_us=delays_us or {},
         )
@@ -121,7 +135,7 @@ async def pair(network: LinkNetwork, nursery: trio.Nursery) -> AsyncIterator[tup
 async def call(network: LinkNetwork, me: ReplicaId, whom: ReplicaId, **changes: Any) -> trio.abc.Stream:
     """A connection to `whom` made by hand, behind the handshake."""
     stream = await network.dial(me, whom)
-    await greet(stream, hello(me, **changes), lambda theirs: "")
+    await greet(stream, hello(me, **changes), no_objection)
     return stream
 
 
@@ -235,7 +249,7 @@ async def test_a_peer_that_answers_no_ping_is_taken_for_gone(
     autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:
     async def answer_nothing(stream: trio.abc.Stream) -> None:
-        await greet(stream, hello(VA), lambda theirs: "")
+        await greet(stream, hello(VA), no_objection)
         await closed(stream)
 
     network.serve(VA, answer_nothing)
@@ -359,6 +373,61 @@ async def test_a_ghost_of_an_earlier_incarnation_is_refused(autojump_clock: Mock
     assert await va.messages(1) == [nack(1)]
 
 
+async def test_whom_a_replica_met_is_known_to_its_next_life(autojump_clock: MockClock, network: LinkNetwork) -> None:
+    disk = VirtualDisk()
+    Node(network, VA, disk=disk)
+    await call(network, CA, VA, incarnation=5)
+    Node(network, VA, disk=disk)
+    with pytest.raises(link.Refused, match="VA refuses us: incarnation 4 of CA is over: 5 was seen"):
+        await call(network, CA, VA, incarnation=4)
+    with pytest.raises(link.Refused, match="VA refuses us: CA came with another disk than the one known here"):
+        await call(network, CA, VA, incarnation=6, disk="0f" * 16)
+    await call(network, CA, VA, incarnation=5)
+
+
+async def test_of_two_disks_that_come_at_once_one_is_taken(autojump_clock: MockClock, network: LinkNetwork) -> None:
+    va = Node(network, VA, disk=VirtualDisk(sync_us=1_000_000))
+    refused: list[str] = []
+
+    async def come(disk: str) -> None:
+        try:
+            await call(network, CA, VA, disk=disk)
+        except link.Refused as error:
+            refused.append(str(error))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come, "01" * 16)
+        nursery.start_soon(come, "02" * 16)
+    [why] = refused
+    assert "CA came with another disk" in why
+    await settle()
+    assert len(va.log()) == 1
+
+
+async def test_nobody_is_talked_to_before_it_is_remembered(autojump_clock: MockClock, network: LinkNetwork) -> None:
+    disk = VirtualDisk(sync_us=1_000_000)
+    Node(network, VA, disk=disk)
+    began = trio.current_time()
+    await call(network, CA, VA)
+    assert trio.current_time() - began == pytest.approx(1)
+    assert disk.known("CA") is not None
+    await call(network, CA, VA)
+    assert trio.current_time() - began == pytest.approx(1), "nothing was new"
+
+
+async def test_a_full_disk_refuses_new_links_and_says_so(autojump_clock: MockClock, network: LinkNetwork) -> None:
+    disk = VirtualDisk()
+    va = Node(network, VA, disk=disk)
+    disk.room_bytes = 0
+    why = "CA cannot be written down among the peers of VA: No space left on device"
+    with pytest.raises(link.Refused, match=f"VA refuses us: {why}"):
+        await call(network, CA, VA)
+    await settle()
+    assert va.log() == [f"peer_refused somebody: CA is refused: {why}. See to the disk of VA; the link is tried again"]
+    disk.room_bytes = None
+    await call(network, CA, VA)
+
+
 async def test_a_new_incarnation_ends_the_links_of_the_old_one(
     autojump_clock: MockClock, pair: tuple[Node, Node], network: LinkNetwork
 ) -> None:
@@ -425,7 +494,7 @@ async def test_an_answer_that_is_no_pong_ends_the_link(
     autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery, data: bytes, why: str
 ) -> None:
     async def answer(stream: trio.abc.Stream) -> None:
-        await greet(stream, hello(VA), lambda theirs: "")
+        await greet(stream, hello(VA), no_objection)
         await stream.send_all(data)
         await closed(stream)
 
@@ -438,7 +507,7 @@ async def test_an_answer_that_is_no_pong_ends_the_link(
 
 async def test_a_pong_counts_once(autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery) -> None:
     async def answer_twice(stream: trio.abc.Stream) -> None:
-        await greet(stream, hello(VA), lambda theirs: "")
+        await greet(stream, hello(VA), no_objection)
         [frame] = FrameReader(64).feed(await stream.receive_some(64))
         token = control(frame).token
         await stream.send_all(2 * encode_control(PONG, token))

@@ -154,6 +154,29 @@ async def test_a_directory_in_use_and_a_foreign_one_are_refused(
             raise AssertionError("another replica's directory")
 
 
+async def test_a_file_with_other_members_or_another_secret_is_refused(
+    cluster_text: ClusterText, tmp_path: Path
+) -> None:
+    ports = free_ports(8)
+    three = Config.parse(cluster_text(3, ports=[*ports[:3], *ports[4:7]]))
+    four = Config.parse(cluster_text(4, ports=ports))
+    swapped = replace(three, replicas=(three.replicas[1], three.replicas[0], three.replicas[2]))
+    async with epaxos.open_replica(three, "CA", Register(), data=tmp_path):
+        pass
+    for changed, complaint in (
+        (four, "when the cluster was CA VA IR; the file says CA VA IR OR: members cannot change in this release"),
+        (swapped, "when the cluster was CA VA IR; the file says VA CA IR: members cannot change in this release"),
+        (replace(three, secret=bytes(16)), "written under another secret"),
+    ):
+        with pytest.raises(epaxos.StorageError, match=complaint):
+            async with epaxos.open_replica(changed, "CA", Register(), data=tmp_path):
+                raise AssertionError("opened with what was not written")
+    text = (tmp_path / "identity").read_text()
+    assert three.secret.hex() not in text
+    async with epaxos.open_replica(three, "CA", Register(), data=tmp_path) as replica:
+        assert replica.incarnation == 2
+
+
 async def test_a_machine_that_raises_stops_the_replica(alone: Config, tmp_path: Path) -> None:
     with pytest.raises(epaxos.MachineError, match="boom"):
         async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path) as replica:
@@ -188,6 +211,8 @@ async def test_statistics_begin_anew(alone: Config, tmp_path: Path) -> None:
     async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path) as replica:
         await replica.propose(b"a=1", writes=[b"a"])
         assert replica.status()["commands"]["fast"] == 1
+        disk = replica.status()["disk"]
+        assert 0 < disk["used_bytes"] < disk["max_bytes"] == alone.limits.map_bytes
         assert "epaxos_commit_seconds" in replica.prometheus()
         replica.reset_stats()
         assert replica.status()["commands"] == {"fast": 0, "slow": 0, "log": 0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -93,6 +95,64 @@ async def test_a_replica_whose_disk_is_stuck_can_be_stopped(autojump_clock: Mock
     outcomes.check(cluster)
     await quiet(cluster)
     assert tasks() == before
+
+
+async def test_a_replica_that_lost_its_disk_does_not_vote_under_its_name_again(
+    autojump_clock: MockClock, cluster: Cluster
+) -> None:
+    assert await cluster.replicas["CA"].propose(b"before", writes=[b"k"])
+    await cluster.stop()
+    lost, cluster.disks["CA"] = cluster.disks["CA"], VirtualDisk()
+    await cluster.start()
+    await trio.sleep(10)
+    assert not any(peer["up"] for peer in cluster.replicas["CA"].status()["peers"].values())
+    with pytest.raises(epaxos.Unknown):
+        await cluster.replicas["CA"].propose(b"forgetful", writes=[b"k"])
+    for name in ("VA", "IR"):
+        assert cluster.replicas[name].status()["peers"]["CA"]["up"] is False
+        said = [event["text"] for event in cluster.events(name, "peer_refused")]
+        assert any("CA is refused: CA came with another disk than the one known here" in text for text in said)
+    said = [event["text"] for event in cluster.events("CA", "peer_refused")]
+    assert any("VA refuses us: CA came with another disk" in text and "leave it down" in text for text in said)
+    assert await cluster.replicas["VA"].propose(b"beside", writes=[b"k"]) == b"2"
+    await cluster.stop("CA")
+    cluster.disks["CA"] = lost
+    await cluster.start("CA")
+    await linked(cluster)
+    await caught_up(cluster)
+    assert [machine.commands for machine in cluster.machines.values()] == [[b"before", b"beside"]] * 3
+
+
+async def test_replicas_that_never_met_take_each_other_at_their_word(autojump_clock: MockClock, idle: Cluster) -> None:
+    await idle.start("CA", "VA")
+    await linked(idle)
+    idle.disks["IR"] = VirtualDisk()
+    await idle.start("IR")
+    await linked(idle)
+    assert await idle.replicas["IR"].propose(b"together", writes=[b"k"]) == b"1"
+
+
+async def test_a_peer_that_cannot_be_written_down_is_not_linked_until_there_is_room(
+    autojump_clock: MockClock, idle: Cluster
+) -> None:
+    await idle.start("CA", "IR")
+    await linked(idle)
+    idle.disks["CA"].room_bytes = 10
+    await idle.start("VA")
+    await trio.sleep(5)
+    assert not idle.replicas["CA"].status()["peers"]["VA"]["up"]
+    assert any("VA cannot be written down" in event["text"] for event in idle.events("CA", "peer_refused"))
+    assert any("No space left on device" in event["text"] for event in idle.events("VA", "peer_refused"))
+    idle.disks["CA"].room_bytes = None
+    await linked(idle)
+
+
+async def test_a_disk_is_refused_under_other_members(autojump_clock: MockClock, cluster: Cluster) -> None:
+    await cluster.stop()
+    swapped = replace(cluster.config, replicas=cluster.config.replicas[::-1])
+    with pytest.raises(epaxos.StorageError, match="the cluster was CA VA IR; the file says IR VA CA: members cannot"):
+        async with epaxos.open_replica(swapped, "CA", History(), data=cluster.disks["CA"]):
+            raise AssertionError("opened under other members")
 
 
 async def flood(cluster: Cluster, outcomes: Outcomes, name: str) -> None:

@@ -98,7 +98,16 @@ MORE_FORMS: dict[str, Message] = {
     ),
 }
 BY_NAME = {type(message).__name__: message for message in MESSAGES} | MORE_FORMS
-HELLO = Hello(cluster="shop", replica=1, name="VA", incarnation=5, n=3, protocol="epaxos", secret=fingerprint(SECRET))
+HELLO = Hello(
+    cluster="shop",
+    replica=1,
+    name="VA",
+    disk=SECRET.hex(),
+    incarnation=5,
+    n=3,
+    protocol="epaxos",
+    secret=fingerprint(SECRET),
+)
 OTHERS = {
     "hello": encode_hello(HELLO),
     "verdict good": encode_verdict(),

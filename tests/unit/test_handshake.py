@@ -10,10 +10,12 @@ from hypothesis import given, strategies as st
 
 from epaxos import cbor
 from epaxos.errors import ProtocolError
+from epaxos.identity import Acquaintance
 from epaxos.net import handshake
 from epaxos.net.handshake import (
     MAGIC,
     MAX_BODY_BYTES,
+    MAX_NAME_CHARS,
     MAX_TEXT_BYTES,
     PREFIX,
     VERDICT,
@@ -30,11 +32,19 @@ from epaxos.net.handshake import (
 
 NAMES = ("CA", "VA", "IR")
 SECRET = fingerprint(b"secret")
+DISK = "0123456789abcdef" * 2
 
 
 def hello(replica: int, **changes: Any) -> Hello:
     plain = Hello(
-        cluster="shop", replica=replica, name=NAMES[replica], incarnation=4, n=3, protocol="epaxos", secret=SECRET
+        cluster="shop",
+        replica=replica,
+        name=NAMES[replica],
+        disk=DISK,
+        incarnation=4,
+        n=3,
+        protocol="epaxos",
+        secret=SECRET,
     )
     return dataclasses.replace(plain, **changes)
 
@@ -91,6 +101,9 @@ def test_the_length_of_a_hello_is_bounded(length: int) -> None:
         ("replica", 13),
         ("replica", True),
         ("name", 7),
+        ("disk", DISK[:-1]),
+        ("disk", DISK.upper()),
+        ("disk", bytes.fromhex(DISK)),
         ("incarnation", 0),
         ("incarnation", 1.5),
         ("n", 0),
@@ -127,12 +140,12 @@ def test_garbage_raises_nothing_but_a_protocol_error(body: bytes) -> None:
         decode_hello(PREFIX.pack(MAGIC, 1, 1, len(body)), body)
 
 
-def judge(mine: Hello, theirs: Hello, expected: int | None = None, seen: int = 0) -> str:
-    return objection(mine, theirs, names=NAMES, expected=expected, seen=seen)
+def judge(mine: Hello, theirs: Hello, expected: int | None = None, known: Acquaintance | None = None) -> str:
+    return objection(mine, theirs, names=NAMES, expected=expected, known=known)
 
 
 def test_members_of_one_cluster_talk() -> None:
-    assert judge(CA, VA) == judge(VA, CA) == judge(CA, VA, expected=1, seen=4) == ""
+    assert judge(CA, VA) == judge(VA, CA) == judge(CA, VA, expected=1, known=Acquaintance(DISK, 4)) == ""
     assert judge(CA, hello(1, lowest=1, highest=9)) == ""
 
 
@@ -149,11 +162,14 @@ def test_members_of_one_cluster_talk() -> None:
         ({"replica": 7}, "replica 7 is nobody here, VA there"),
         ({"replica": 0, "name": "CA"}, "both ends are CA"),
         ({"replica": 2, "name": "IR"}, "VA was called, IR answered"),
-        ({"incarnation": 3}, "incarnation 3 of VA is over: 4 was seen"),
+        ({"incarnation": 3}, "incarnation 3 of VA is over: 4 was seen. Either it runs twice, or on an old copy of its"),
+        ({"disk": "0" * 32}, "VA came with another disk than the one known here: its data was lost or replaced, and"),
     ],
 )
 def test_whoever_does_not_belong_is_told_why(changes: dict[str, Any], why: str) -> None:
-    assert judge(CA, dataclasses.replace(VA, **changes), expected=1, seen=4) == why
+    objection = judge(CA, dataclasses.replace(VA, **changes), expected=1, known=Acquaintance(DISK, 4))
+    assert objection.startswith(why)
+    assert len(objection) + MAX_NAME_CHARS <= MAX_TEXT_BYTES, "it reaches the other end whole, however long a name is"
 
 
 def test_verdicts() -> None:

@@ -47,7 +47,14 @@ def status(**changes: Any) -> dict[str, Any]:
             "VA": {"up": True, "rtt_us": 72_000, "queue_bytes": 10, "sent_bytes": 900, "dropped": 0},
             "IR": {"up": False, "rtt_us": None, "queue_bytes": 0, "sent_bytes": 0, "dropped": 7},
         },
-        "disk": {"syncs": 5, "records": 9, "bytes": 1234, "sync_us_max": 2_500},
+        "disk": {
+            "syncs": 5,
+            "records": 9,
+            "bytes": 1234,
+            "sync_us_max": 2_500,
+            "used_bytes": 8192,
+            "max_bytes": 1 << 36,
+        },
         **changes,
     }
 
@@ -110,6 +117,7 @@ def test_prometheus_gets_every_figure_in_base_units() -> None:
     assert 'epaxos_peer_rtt_seconds{peer="IR"}' not in found
     assert found['epaxos_peer_dropped_frames_total{peer="IR"}'] == 7
     assert found["epaxos_disk_sync_max_seconds"] == 0.0025
+    assert (found["epaxos_disk_used_bytes"], found["epaxos_disk_max_bytes"]) == (8192, 1 << 36)
     assert found["epaxos_executed_commands_total"] == 40
     assert found["epaxos_commit_seconds_sum"] == pytest.approx(0.144)
     assert found["epaxos_commit_seconds_count"] == found['epaxos_commit_seconds_bucket{le="+Inf"}'] == 2

@@ -130,6 +130,12 @@ def record_key(letter: bytes, id_: InstanceId) -> bytes:
     return _KEY.pack(letter, id_.epoch, id_.lane, id_.slot)
 
 
+def record_id(key: bytes) -> InstanceId:
+    """Of what the record under this key is."""
+    _, epoch, lane, slot = _KEY.unpack(key)
+    return InstanceId(epoch, slot, lane)
+
+
 def encode_record(instance: Instance) -> bytes:
     """The instance record. The last four fields belong to later commit modes and hold their neutral values."""
     return cbor2.dumps([RECORD_VERSION, *instance.durable_state(), 0, 0, 0, []])
@@ -137,8 +143,7 @@ def encode_record(instance: Instance) -> bytes:
 
 def decode_record(key: bytes, value: bytes, n: int) -> Instance:
     """The instance a record holds, without its batch. Raises StorageError for a record of another version."""
-    _, epoch, lane, slot = _KEY.unpack(key)
-    id_ = InstanceId(epoch, slot, lane)
+    id_ = record_id(key)
     fields = cbor2.loads(value)
     if fields[0] != RECORD_VERSION or fields[8:] != [0, 0, 0, []]:
         raise StorageError(f"instance {id_}: record version {fields[0]}; this release reads {RECORD_VERSION}")

@@ -10,7 +10,7 @@ from epaxos.ids import InstanceId
 from epaxos.messages import CommitQuery, Message, Recover
 from epaxos.protocols.epaxos.protocol import EPaxos
 from epaxos.protocols.epaxos.recover import Recovery, Stage
-from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, decode_record
+from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, decode_record, record_id
 from epaxos.protocols.interface import LogView, Protocol
 from epaxos.protocols.view import Action, Cell, Row, Words
 
@@ -66,6 +66,7 @@ class EPaxosView:
     """`epaxos.protocols.view.View` for EPaxos."""
 
     lanes: Final = True
+    kinds: Final[Mapping[bytes, str]] = {b"i": "instances", b"c": "batches"}
     actions: Final[Mapping[str, Action]] = {"recover": Action(begin=_recover, hurry=_out_of_patience)}
 
     def rows(self, protocol: Protocol, words: Words) -> list[Row]:
@@ -77,6 +78,10 @@ class EPaxosView:
         if state.suspected:
             rows.append(Row("suspects", " ".join(map(words.replica, sorted(state.suspected)))))
         return rows
+
+    def place(self, key: bytes) -> InstanceId | None:
+        """Instances and batches are records of their ids."""
+        return record_id(key) if key[:1] in self.kinds else None
 
     def stored(self, log: LogView, n: int, words: Words) -> list[Row]:
         """The instance records."""

@@ -11,7 +11,7 @@ from epaxos.messages import Message
 from epaxos.protocols.interface import LogView, Protocol
 from epaxos.protocols.raft.log import Log
 from epaxos.protocols.raft.protocol import Raft
-from epaxos.protocols.raft.state import Role, load_term
+from epaxos.protocols.raft.state import Role, index_id, load_term
 from epaxos.protocols.view import Action, Cell, Row, Words
 
 
@@ -30,6 +30,7 @@ class RaftView:
     """`epaxos.protocols.view.View` for Raft."""
 
     lanes: Final = False
+    kinds: Final[Mapping[bytes, str]] = {b"l": "entries", b"t": "term and vote"}
     actions: Final[Mapping[str, Action]] = {}
     """None: an election begins with the timer of that name."""
 
@@ -44,6 +45,10 @@ class RaftView:
             Row("commit", str(state.commit)),
             *_entries(state.log, words),
         ]
+
+    def place(self, key: bytes) -> InstanceId | None:
+        """Entries are records of their ids."""
+        return index_id(int.from_bytes(key[1:], "big")) if key[:1] == b"l" else None
 
     def stored(self, log: LogView, n: int, words: Words) -> list[Row]:
         """The term, and the log."""

@@ -6,6 +6,7 @@ gathers while one sync is under way is in the next one.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,14 @@ from typing import Final
 import trio
 
 from epaxos.errors import StorageError
+from epaxos.identity import DISK_ID_BYTES, Acquaintance, Owner
 from epaxos.net.signal import Signal, now_us
 from epaxos.storage.interface import LiveStore, Mounted, SyncCounters, WriteGroup
 from epaxos.storage.memory import MemoryDisk
 
 BACKLOG_BYTES_MAX: Final = 1 << 28
+
+_IDS: Final = itertools.count(1)
 
 
 class VirtualDisk:
@@ -28,47 +32,79 @@ class VirtualDisk:
         self.sync_us = sync_us
         """How long a sync takes."""
         self.backlog_bytes_max = backlog_bytes_max
+        self.id = f"{next(_IDS):0{2 * DISK_ID_BYTES}x}"
         self.incarnation = 0
         self.stuck = False
         """No sync comes back."""
         self.room_bytes: int | None = None
         """What may still be written; None: anything."""
+        self._owner: Owner | None = None
+        self._met: dict[str, Acquaintance] = {}
+        self._released = trio.lowlevel.ParkingLot()
         self._disk = MemoryDisk()
         self._open: VirtualStore | None = None
 
     @contextmanager
-    def open(self, *, cluster: str, protocol: str, replica: str, map_bytes: int) -> Iterator[Mounted]:
-        """As `Volume.open`; nobody else's directory is ever found here. When the block ends, what waits is synced,
-        unless the disk is stuck or has failed: then it is lost, as if the process had been killed."""
+    def open(self, owner: Owner, *, map_bytes: int) -> Iterator[Mounted]:
+        """As `Volume.open`. When the block ends, what waits is synced, unless the disk is stuck or has failed: then it
+        is lost, as if the process had been killed."""
         if self._open is not None:
-            raise StorageError(f"the disk of {replica} is in use")
+            raise StorageError(f"the disk of {owner.replica} is in use")
+        self._owner = self._owner or owner
+        objection = self._owner.objection(owner)
+        if objection:
+            raise StorageError(f"the disk of {owner.replica}: {objection}")
         self.incarnation += 1
-        self._open = store = VirtualStore(self, self._disk)
+        self._open = store = VirtualStore(self, self._disk, map_bytes)
         try:
-            yield Mounted(store, self.incarnation)
+            yield Mounted(store, self.id, self.incarnation, self)
         finally:
             store.close()
             self._disk = self._disk.crash()
             self._open = None
+
+    def known(self, peer: str) -> Acquaintance | None:
+        """As `Acquaintances.known`."""
+        return self._met.get(peer)
+
+    async def remember(self, peer: str, met: Acquaintance) -> None:
+        """As `Acquaintances.remember`."""
+        await self.sync()
+        self.take(len(peer) + len(met.disk))
+        self._met[peer] = met
 
     def stick(self) -> None:
         """From now on no sync comes back."""
         self.stuck = True
 
     def release(self) -> None:
-        """Syncs come back, the one that hung as well."""
+        """Syncs come back, those that hung as well."""
         self.stuck = False
-        if self._open is not None:
-            self._open.released.set()
+        self._released.unpark_all()
+
+    # -- for the store
+
+    async def sync(self) -> None:
+        """Return when a sync that begins now comes back."""
+        await trio.sleep(self.sync_us / 1e6)
+        while self.stuck:
+            await self._released.park()
+
+    def take(self, size_bytes: int) -> None:
+        """Take up room. Raises StorageError when there is not as much."""
+        if self.room_bytes is not None:
+            if size_bytes > self.room_bytes:
+                raise StorageError("No space left on device")
+            self.room_bytes -= size_bytes
 
 
 class VirtualStore(LiveStore):
     """The store of one life of a replica."""
 
-    def __init__(self, volume: VirtualDisk, disk: MemoryDisk) -> None:
-        self.released = Signal()
+    def __init__(self, volume: VirtualDisk, disk: MemoryDisk, max_bytes: int) -> None:
         self._volume = volume
         self._disk = disk
+        self._max_bytes = max_bytes
         self._closed = False
         self._told = False
         self._written = Signal()
@@ -126,6 +162,16 @@ class VirtualStore(LiveStore):
         return self._volume.backlog_bytes_max
 
     @property
+    def used_bytes(self) -> int:
+        """As `LiveStore.used_bytes`."""
+        return self._disk.used_bytes
+
+    @property
+    def max_bytes(self) -> int:
+        """As `LiveStore.max_bytes`; here it is `VirtualDisk.room_bytes` that ends."""
+        return self._max_bytes
+
+    @property
     def counters(self) -> SyncCounters:
         """As `LiveStore.counters`."""
         return self._counters
@@ -138,9 +184,7 @@ class VirtualStore(LiveStore):
             await self._written.wait()
         began_us = now_us()
         upto = self._waiting[-1][0] if self._waiting else 0
-        await trio.sleep_until((began_us + self._volume.sync_us) / 1e6)
-        while self._volume.stuck:
-            await self.released.wait()
+        await self._volume.sync()
         if self._disk.failure is None:
             self._sync(upto)
         took_us = now_us() - began_us
@@ -154,11 +198,11 @@ class VirtualStore(LiveStore):
         """Make groups durable, as far as there is room."""
         while self._waiting and (upto is None or self._waiting[0][0] <= upto):
             mark, records, size_bytes = self._waiting[0]
-            if self._volume.room_bytes is not None:
-                if size_bytes > self._volume.room_bytes:
-                    self._fail("cannot write: No space left on device. Nothing acknowledged is lost")
-                    return
-                self._volume.room_bytes -= size_bytes
+            try:
+                self._volume.take(size_bytes)
+            except StorageError as error:
+                self._fail(f"cannot write: {error}. Nothing acknowledged is lost")
+                return
             self._waiting.popleft()
             self._backlog_bytes -= size_bytes
             self._disk.sync(mark)
