@@ -58,6 +58,14 @@ _KNOWN: Final = (
 
 _NEW: Final = (
     (
+        "epaxos/s09b-refused-means-wait",
+        Mutant(
+            name="outbids-at-once",
+            story="a coordinator that is refused takes a ballot of its own at its next tick (2.2)",
+            edits=((_EPAXOS + "trigger", "self.recoverer.outbid.get(id_, 0))", "0)"),),
+        ),
+    ),
+    (
         "epaxos/s07b-a-wait-ends-by-itself",
         Mutant(
             name="waits-for-ever",

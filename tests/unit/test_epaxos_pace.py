@@ -111,3 +111,17 @@ def test_a_recovery_that_was_outbid_falls_silent() -> None:
         cluster.turn(1, Receive(peer=peer, message=Nack(id=A1, ballot=9)))
     cluster.wait(4 * RETRY_US)
     assert cluster.pick(Recover, source=1) == []
+
+
+def test_a_coordinator_that_is_refused_waits_for_the_decision_and_asks_for_it() -> None:
+    """Whoever led the higher ballot may keep the command; outbidding him would make a Nop of it (R2)."""
+    cluster = ByHand(5)
+    cluster.submit(0, set_("k", "x"))
+    cluster.drop()
+    cluster.turn(0, Receive(peer=2, message=Nack(id=A1, ballot=5)))
+    cluster.wait(2 * RETRY_US)
+    assert cluster.pick(Recover, source=0) == []
+    asked = [r for f in cluster.pick(CommitQuery, source=0) for r in f.message.ranges]
+    assert any(lane == 0 and first == 1 for lane, first, _ in asked)
+    cluster.wait(8 * RETRY_US)
+    assert {flight.message.ballot for flight in cluster.pick(Recover, source=0)} == {6}
