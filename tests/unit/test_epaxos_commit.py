@@ -106,6 +106,21 @@ def test_2_2_seven_replicas_wait_for_the_fast_quorum_until_t_fast() -> None:
     assert waiter.replies == [b"+OK\r\n"] and cluster.events(0) == ["slow_commit"]
 
 
+def test_2_2_t_fast_passes_also_when_the_own_record_is_the_last_of_a_slow_quorum_to_be_durable() -> None:
+    """From eleven replicas on a fast quorum is larger by two: the count may step over the slow one."""
+    cluster = ByHand(11)
+    cluster.measure(0, *[50_000] * 11)
+    cluster.hold_disk.add(0)
+    cluster.submit(0, set_("k", "v"))
+    for peer in range(1, 7):
+        cluster.turn(0, Receive(peer=peer, message=PreAcceptOK(id=A1, dep=(0,) * 11)))
+    cluster.hold_disk.remove(0)
+    cluster.sync(0)
+    assert not cluster.pick(Accept)
+    cluster.wait(50_000 + 12_500 + 1_000)
+    assert len(cluster.pick(Accept)) == 10
+
+
 def test_2_2_seven_replicas_go_slow_at_once_when_fast_is_impossible() -> None:
     cluster = ByHand(7)
     cluster.submit(6, set_("k", "w"))

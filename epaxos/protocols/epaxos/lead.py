@@ -28,6 +28,8 @@ class Leading:
     """How often it was sent again."""
     lead0: bool = True
     """May still act for ballot 0. Ends when any ballot > 0 is joined, and with the incarnation."""
+    timed: bool = False
+    """T_fast runs, since a slow quorum has answered."""
     hurry: bool = False
     """T_fast has passed: a slow quorum is enough."""
     acks: dict[ReplicaId, Vector] = field(default_factory=dict)
@@ -131,7 +133,8 @@ class Lead:
             self._decide_fast(instance)
         elif acks >= quorums.slow and (acks >= quorums.fast or acks - agree > quorums.e or leading.hurry):
             self._go_slow(instance)
-        elif acks == quorums.slow:
+        elif acks >= quorums.slow and not leading.timed:
+            leading.timed = True
             state.effects.append(SetTimer(timer=("fast", instance.id), at_us=self._t_fast_us(leading)))
 
     def _t_fast_us(self, leading: Leading) -> int:
