@@ -324,10 +324,12 @@ class Nack(Message):
 
 @_message(12)
 class CommitQuery(Message):
-    """Any replica to any: send me the decisions you know of these slots. Answered by Commit, Collected or silence."""
+    """Any replica to any: send me the decisions you know of these slots. Answered by Commit, Collected or silence.
+    `fresh`: the link that this came on has just come up; what the sender said before may be lost."""
 
     epoch: int = _field(EPOCH)
     ranges: tuple[SlotRange, ...] = _field(RANGES)
+    fresh: bool = _field(BOOL, default=False)
 
 
 @_message(13)

@@ -66,6 +66,14 @@ _NEW: Final = (
         ),
     ),
     (
+        "epaxos/s44b-a-link-that-comes-up-late",
+        Mutant(
+            name="answered-in-vain",
+            story="what a peer answered before it had a link to answer on waits for a timeout",
+            edits=((_EPAXOS + "protocol", "        if message.fresh:\n", "        if False:\n"),),
+        ),
+    ),
+    (
         "epaxos/s07b-a-wait-ends-by-itself",
         Mutant(
             name="waits-for-ever",

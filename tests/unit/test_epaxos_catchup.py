@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from epaxos.ids import InstanceId, Lane, ReplicaId
@@ -193,7 +195,7 @@ def test_what_an_answer_has_overtaken_is_asked_for_in_another_way() -> None:
     assert not protocol.query.catching_up.has_its_turn(lost.id)
 
 
-ALL_LANES = CommitQuery(epoch=0, ranges=(SlotRange(1, 1, MAX_SLOT), SlotRange(2, 1, MAX_SLOT)))
+ALL_LANES = CommitQuery(epoch=0, ranges=(SlotRange(1, 1, MAX_SLOT), SlotRange(2, 1, MAX_SLOT)), fresh=True)
 """What a replica asks whose link has come up."""
 
 
@@ -216,6 +218,16 @@ def test_what_was_asked_on_a_link_that_broke_is_asked_for_again_at_once(
     cluster.wait(STEP_US)
     assert questions(cluster)[0].first == asked.first + 1
     assert {flight.target for flight in cluster.pick(CommitQuery, source=2)} == {target}
+
+
+def test_a_question_about_all_lanes_is_not_taken_for_a_new_link() -> None:
+    """With two replicas, or one of three suspected, every question beyond what was heard of is about all the lanes."""
+    cluster = behind()
+    cluster.wait(RETRY_US)
+    cluster.drop()
+    cluster.turn(2, Receive(peer=0, message=replace(ALL_LANES, fresh=False)))
+    cluster.wait(STEP_US)
+    assert questions(cluster)[0].first > 2 * STEP_IDS, "it goes on where it was"
 
 
 def test_answers_that_stay_away_are_asked_for_again_however_often_the_gap_was_asked_about() -> None:

@@ -76,7 +76,7 @@ MESSAGES: tuple[Message, ...] = (
     ),
     Waiting(id=ID, k=1, dep=MORE),
     Nack(id=ID, ballot=8),
-    CommitQuery(epoch=0, ranges=(SlotRange(0, 1, 7), SlotRange(2, 300, (1 << 62) - 1))),
+    CommitQuery(epoch=0, ranges=(SlotRange(0, 1, 7), SlotRange(2, 300, (1 << 62) - 1)), fresh=True),
     Collected(epoch=0, lane=1, floor=100),
     Kept(epoch=0, kept=DEP),
     EpochClosed(epoch=0),

@@ -209,8 +209,8 @@ class Lead:
                 leading.resent += 1
                 self._send_again(instance, state.others)
 
-    def link_up(self, peer: ReplicaId) -> None:
-        """What was in flight to `peer` may be lost: send it again now rather than after a timeout."""
+    def ask_again(self, peer: ReplicaId) -> None:
+        """What was in flight to `peer`, or from it, may be lost: send it again now rather than after a timeout."""
         for id_ in self.open:
             instance = self.state.live[id_]
             if instance.lead is not None and instance.lead.lead0:

@@ -149,13 +149,17 @@ class EPaxos(Protocol):
 
     def _peer_up(self, event: PeerUp) -> None:
         self.state.link_up(event.peer)
-        self.lead.link_up(event.peer)
-        self.recovery.link_up(event.peer)
+        self._ask_again(event.peer)
         self.query.catch_up(event.peer)
+
+    def _ask_again(self, peer: ReplicaId) -> None:
+        """What was sent to `peer` and not answered may be lost, or the answer."""
+        self.lead.ask_again(peer)
+        self.recovery.ask_again(peer)
 
     def _peer_down(self, event: PeerDown) -> None:
         self.state.link_down(event.peer)
-        self.query.link_down(event.peer)
+        self.query.lost(event.peer)
         self.trigger.orphans()
 
     def _rtt(self, event: Rtt) -> None:
@@ -211,6 +215,14 @@ class EPaxos(Protocol):
             self.state.commit(instance, payload, message.dep)
             self._decided(instance)
 
+    def _query(self, peer: ReplicaId, message: CommitQuery) -> None:
+        """A replica that returns has links before there are any to it: whatever it asked over them was answered in
+        vain. The question of a link that has just come up says that answers arrive from now on."""
+        if message.fresh:
+            self._ask_again(peer)
+            self.query.lost(peer)
+        self.query.on_query(peer, message)
+
     def _maybe_chosen(self, instance: Instance | None) -> None:
         """Votes or a payload arrived: is a value chosen now? Whoever led the ballot tells the others."""
         if instance is None:
@@ -253,7 +265,7 @@ class EPaxos(Protocol):
         """Send again, now, whatever others have not answered."""
         self.state.now = now
         for peer in self.state.others:
-            self.lead.link_up(peer)
+            self.lead.ask_again(peer)
         self.recovery.resend()
         return self._effects()
 
@@ -319,5 +331,5 @@ _MESSAGES: Final[dict[type[Message], Callable[[EPaxos, ReplicaId, Any], None]]] 
     ValidateOK: lambda self, peer, m: self.recovery.on_validate_ok(peer, m),
     Waiting: lambda self, peer, m: on_waiting(self.state, m),
     Nack: lambda self, peer, m: self.recovery.on_nack(m),
-    CommitQuery: lambda self, peer, m: self.query.on_query(peer, m),
+    CommitQuery: EPaxos._query,
 }

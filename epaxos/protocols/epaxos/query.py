@@ -128,20 +128,21 @@ class Query:
         self._linked = True
         self._swept = [(0, 0, 0)] * self.state.n
         self._answered = {key: when for key, when in self._answered.items() if key[0] != peer}
-        self._ask_beyond(peer, self.state.others, self.state.decided.low)
+        self._ask_beyond(peer, self.state.others, self.state.decided.low, fresh=True)
         self.catching_up.lost(peer)
 
-    def link_down(self, peer: ReplicaId) -> None:
-        """What `peer` was asked is asked of others."""
+    def lost(self, peer: ReplicaId) -> None:
+        """What `peer` was asked and has not answered is asked again: of others, if the link to it is down."""
         self.catching_up.lost(peer)
 
-    def _ask_beyond(self, peer: ReplicaId, lanes: Iterable[Lane], slots: list[int]) -> None:
+    def _ask_beyond(self, peer: ReplicaId, lanes: Iterable[Lane], slots: list[int], *, fresh: bool = False) -> None:
         """For all that this peer knows of these lanes behind these slots."""
-        self._ask(peer, [SlotRange(lane, slots[lane] + 1, MAX_SLOT) for lane in lanes])
+        self._ask(peer, [SlotRange(lane, slots[lane] + 1, MAX_SLOT) for lane in lanes], fresh=fresh)
 
-    def _ask(self, peer: ReplicaId, ranges: list[SlotRange]) -> None:
+    def _ask(self, peer: ReplicaId, ranges: list[SlotRange], *, fresh: bool = False) -> None:
         # A question reveals nothing that the disk would have to hold first.
-        self.state.send((peer,), CommitQuery(epoch=EPOCH, ranges=tuple(ranges[:MAX_RANGES])), NOTHING)
+        query = CommitQuery(epoch=EPOCH, ranges=tuple(ranges[:MAX_RANGES]), fresh=fresh)
+        self.state.send((peer,), query, NOTHING)
 
     # -- answering
 
@@ -149,9 +150,6 @@ class Query:
         """Commit for every decided slot of the ranges, up to a bound; silence for the others, and for what may be under
         way. For a range without an end the last one comes first: it says how far the lane goes."""
         state, sent, size = self.state, 0, 0
-        if len(message.ranges) == len(state.others) and all(each.last == MAX_SLOT for each in message.ranges):
-            # Its link to this replica has just come up, and what it had answered before may be lost.
-            self.catching_up.lost(peer)
         for lane, first, last in message.ranges:
             if last == MAX_SLOT and state.highest[lane] > first:
                 self._answer(peer, InstanceId(message.epoch, state.highest[lane], lane))
