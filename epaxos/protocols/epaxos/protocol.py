@@ -70,6 +70,8 @@ class EPaxos(Protocol):
         self._blocked: tuple[InstanceId, ...] = ()
         self._passed_over = 0
         """How many ticks of a replica at rest are left out before the next one."""
+        self._tick_us = 0
+        """When that is."""
 
     def step(self, now: Now, event: Event) -> list[Effect]:
         self.state.now = now
@@ -111,8 +113,14 @@ class EPaxos(Protocol):
         """In a round trip; a replica at rest only asks now and then what is beyond all that it knows."""
         state = self.state
         self._passed_over = self.query.sweeps_before_open_end() if state.rests() else 0
-        at_us = state.now.mono_us + (1 + self._passed_over) * state.round_trip_us()
-        state.effects.append(SetTimer(timer=TICK, at_us=at_us))
+        self._tick_at(self._next_tick_us())
+
+    def _next_tick_us(self) -> int:
+        return self.state.now.mono_us + (1 + self._passed_over) * self.state.round_trip_us()
+
+    def _tick_at(self, at_us: int) -> None:
+        self._tick_us = at_us
+        self.state.effects.append(SetTimer(timer=TICK, at_us=at_us))
 
     def _wake(self, event: Wake) -> None:
         if event.timer == TICK:
@@ -163,7 +171,11 @@ class EPaxos(Protocol):
         self.trigger.orphans()
 
     def _rtt(self, event: Rtt) -> None:
-        self.state.rtt_us[event.peer] = event.rtt_us
+        """A round trip that has become shorter moves the tick forward."""
+        self.state.measured(event.peer, event.rtt_us)
+        sooner_us = self._next_tick_us()
+        if sooner_us < self._tick_us:
+            self._tick_at(sooner_us)
 
     def _durable(self, event: Durable) -> None:
         """The disk answered: own acks, votes and joins count now."""
@@ -276,7 +288,7 @@ class EPaxos(Protocol):
         image.copy_state(state, twin.state)
         roles = (self.lead, self.query, self.recovery, self.trigger)
         image.copy_roles(roles, (twin.lead, twin.query, twin.recovery, twin.trigger))
-        twin._blocked, twin._passed_over = self._blocked, self._passed_over
+        twin._blocked, twin._passed_over, twin._tick_us = self._blocked, self._passed_over, self._tick_us
         return twin
 
     # -- views
