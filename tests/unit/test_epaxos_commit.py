@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from epaxos.command import NOP
@@ -11,12 +13,15 @@ from epaxos.messages import (
     AcceptOK,
     Commit,
     CommitQuery,
+    Invalidator,
     Kept,
     Nack,
     PreAccept,
     PreAcceptOK,
     Recover,
     SlotRange,
+    Validate,
+    ValidateOK,
 )
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.protocols.interface import Receive
@@ -194,10 +199,33 @@ def test_messages_from_whoever_may_not_send_them_are_noted_and_ignored() -> None
     cluster.turn(1, Receive(peer=0, message=accept))
     cluster.turn(1, Receive(peer=0, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=3)))
     cluster.turn(1, Receive(peer=0, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=0)))
-    assert cluster.events(1) == ["wrong_owner", "wrong_owner"]
+    cluster.turn(1, Receive(peer=2, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=3)))
+    cluster.drop()
+    batch = preaccept.message.payload
+    validate = Validate(id=A1, ballot=3, payload=batch, init_dep=(0, 0, 0), dep=(0, 0, 0))
+    cluster.turn(1, Receive(peer=0, message=validate))
+    assert cluster.events(1) == ["wrong_owner"] * 3
     assert not cluster.pick(source=1)
     cluster.turn(1, Receive(peer=0, message=Kept(epoch=0, kept=(0, 0, 0))))
     assert not cluster.pick(source=1), "messages of later rules are ignored"
+
+
+def test_a_message_of_another_epoch_is_noted_and_ignored() -> None:
+    """Its slots have nothing to do with those of this one, which may have been executed and be in the log."""
+    cluster = ByHand(3)
+    cluster.submit(0, set_("k", "x"))
+    (preaccept,) = cluster.pick(PreAccept, target=1)
+    cluster.settle()
+    later = InstanceId(1, 1, 0)
+    messages = (
+        replace(preaccept.message, id=later),
+        CommitQuery(epoch=1, ranges=(SlotRange(0, 1, 1),)),
+        ValidateOK(id=A1, ballot=3, invalid=(Invalidator(later, False),)),
+    )
+    for message in messages:
+        cluster.turn(1, Receive(peer=0, message=message))
+    assert cluster.events(1) == ["other_epoch"] * 3
+    assert not cluster.pick(source=1)
 
 
 def test_votes_count_per_value_not_per_ballot() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from epaxos.command import Batch, Payload
@@ -39,6 +39,7 @@ from epaxos.protocols.interface import (
     Event,
     Executed,
     LogView,
+    Note,
     Now,
     Order,
     PeerDown,
@@ -209,8 +210,13 @@ class EPaxos(Protocol):
         if self.state.gone:
             self.state.heard_of(event.peer)
         handler = _MESSAGES.get(type(event.message))
-        if handler is not None:
-            handler(self, event.peer, event.message)
+        if handler is None:
+            return
+        if any(epoch != EPOCH for epoch in _epochs(event.message)):
+            detail = f"{type(event.message).__name__} from {event.peer}"
+            self.state.effects.append(Note(event="other_epoch", detail=detail))
+            return
+        handler(self, event.peer, event.message)
 
     def _preaccept(self, peer: ReplicaId, message: PreAccept) -> None:
         accept.on_preaccept(self.state, peer, message)
@@ -316,6 +322,13 @@ class EPaxos(Protocol):
 
     def digest(self) -> bytes:
         return image.digest(self.state, self.lead, self.recovery)
+
+
+def _epochs(message: Any) -> Iterator[int]:
+    """Every epoch of which a message names slots."""
+    yield message.epoch if isinstance(message, (Recover, CommitQuery)) else message.id.epoch
+    if isinstance(message, ValidateOK):
+        yield from (each.id.epoch for each in message.invalid)
 
 
 _EVENTS: Final[dict[type, Callable[[EPaxos, Any], None]]] = {
