@@ -93,9 +93,10 @@ class EPaxos(Protocol):
         """Decide again what the log holds, take up the own lane, and finish what the last incarnation left."""
         state = self.state
         unfinished = []
-        own = 0
+        own = []
         for instance in state.restore(event.executed):
-            own += instance.id.lane == state.me
+            if instance.id.lane == state.me:
+                own.append(instance.id)
             if instance.phase is Phase.COM:
                 payload = instance.payload
                 assert payload is not None
@@ -105,6 +106,9 @@ class EPaxos(Protocol):
                 state.know(instance, instance.batch)
             if instance.id.lane == state.me:
                 unfinished.append(instance)
+        if any(state.highest):
+            self.query.returned()
+        self._hold()
         self.lead.start(own)
         self.lead.open.update((instance.id, None) for instance in unfinished)
         self.recovery.start(unfinished)
@@ -133,9 +137,11 @@ class EPaxos(Protocol):
             self.query.sweep(self._passed_over)
             self._need(self._blocked)
             self._tick_later()
+            self._hold()
             return
         if event.timer == CATCH_UP:
             self.query.catching_up.step()
+            self._hold()
             return
         if event.timer == TURN:
             self.trigger.orphans()
@@ -146,6 +152,10 @@ class EPaxos(Protocol):
             self.lead.hurry(id_)
         else:
             self.recovery.out_of_patience(id_, *ballot)
+
+    def _hold(self) -> None:
+        """Who catches up leads nothing new; he votes, and recovers, as ever."""
+        self.lead.hold(self.query.is_behind())
 
     def _on_blocked(self, event: Blocked) -> None:
         self._blocked = tuple(event.ids)
@@ -168,7 +178,7 @@ class EPaxos(Protocol):
 
     def _peer_down(self, event: PeerDown) -> None:
         self.state.link_down(event.peer)
-        self.query.lost(event.peer)
+        self.query.link_down(event.peer)
         self.trigger.orphans()
 
     def _rtt(self, event: Rtt) -> None:
@@ -200,7 +210,7 @@ class EPaxos(Protocol):
 
     def _executed(self, event: Executed) -> None:
         self.state.ran(event.ids)
-        own = sum(id_.lane == self.state.me for id_ in event.ids)
+        own = [id_ for id_ in event.ids if id_.lane == self.state.me]
         if own:
             self.lead.executed(own)
 
@@ -232,13 +242,16 @@ class EPaxos(Protocol):
             self.query.catching_up.learned(peer, instance.id, len(payload.data) if isinstance(payload, Batch) else 0)
             self.state.commit(instance, payload, message.dep)
             self._decided(instance)
+            if self.lead.waits:
+                self._hold()
 
     def _query(self, peer: ReplicaId, message: CommitQuery) -> None:
         """A replica that returns has links before there are any to it: whatever it asked over them was answered in
         vain. The question of a link that has just come up says that answers arrive from now on."""
         if message.fresh:
             self._ask_again(peer)
-            self.query.lost(peer)
+            self.query.reachable(peer, message.ranges)
+            self._hold()
         self.query.on_query(peer, message)
 
     def _maybe_chosen(self, instance: Instance | None) -> None:
@@ -333,7 +346,7 @@ def _epochs(message: Any) -> Iterator[int]:
 
 _EVENTS: Final[dict[type, Callable[[EPaxos, Any], None]]] = {
     Start: EPaxos._start,
-    Propose: lambda self, e: self.lead.submit(e.batch, e.deadline_us),
+    Propose: lambda self, e: self.lead.propose(e.batch, e.deadline_us),
     Receive: EPaxos._receive,
     Durable: EPaxos._durable,
     Executed: EPaxos._executed,

@@ -36,6 +36,8 @@ class Query:
         self.sweeps = 0
         self._linked = False
         """Did a link come up since the last sweep?"""
+        self._unsure = False
+        """Has this replica a past, and nobody told it yet how far the others are?"""
         self._asked: dict[InstanceId, tuple[int, int]] = {}
         """id that is waited for -> (when it may be asked for again, times asked)"""
         self._settled = [0] * state.n
@@ -131,9 +133,30 @@ class Query:
         self._ask_beyond(peer, self.state.others, self.state.decided.low, fresh=True)
         self.catching_up.lost(peer)
 
-    def lost(self, peer: ReplicaId) -> None:
-        """What `peer` was asked and has not answered is asked again: of others, if the link to it is down."""
+    def link_down(self, peer: ReplicaId) -> None:
+        """What `peer` was asked is asked of others."""
         self.catching_up.lost(peer)
+
+    # -- how far behind
+
+    def returned(self) -> None:
+        """This replica may have been away. Nobody can answer it before there is a link to it, and the first question
+        that comes on one tells whether it was."""
+        self._unsure = bool(self.state.others)
+
+    def reachable(self, peer: ReplicaId, ranges: Iterable[SlotRange]) -> None:
+        """This is the first question on a new link from `peer`, which has all that comes before what it asks for. What
+        it was asked earlier it has answered in vain."""
+        state = self.state
+        self._unsure = False
+        self.catching_up.lost(peer)
+        for lane, first, _ in ranges:
+            state.highest[lane] = max(state.highest[lane], first - 1)
+            self.catching_up.reach(lane, first - 1)
+
+    def is_behind(self) -> bool:
+        """May this replica lack much of what is old?"""
+        return self._unsure or self.catching_up.is_behind()
 
     def _ask_beyond(self, peer: ReplicaId, lanes: Iterable[Lane], slots: list[int], *, fresh: bool = False) -> None:
         """For all that this peer knows of these lanes behind these slots."""
