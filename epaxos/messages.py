@@ -322,10 +322,12 @@ class Nack(Message):
 
 @_message(12)
 class CommitQuery(Message):
-    """Any replica to any: send me the decisions you know of these slots. Answered by Commit or silence."""
+    """Any replica to any: send me the decisions you know of these slots. Answered by Commit or silence.
+    `fresh`: the link that this came on has just come up; what the sender said before may be lost."""
 
     epoch: int = _field(EPOCH)
     ranges: tuple[SlotRange, ...] = _field(RANGES)
+    fresh: bool = _field(BOOL, default=False)
 
 
 # Codes 13, 14 and 15 are kept free for collection (two) and for epochs that end: protocol.md 6.

@@ -248,7 +248,8 @@ class Settle:
 
 @value
 class Credit:
-    """The protocol takes `n` more batches (the admission window of protocol.md 4.4)."""
+    """The protocol takes `n` more batches (the admission window of protocol.md 4.4); a negative `n` takes back what was
+    granted and has not been used."""
 
     n: int
 

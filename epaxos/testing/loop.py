@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from random import Random
 from typing import Final, NamedTuple
 
@@ -353,12 +354,11 @@ class World(Stage):
                 self.kill(node, 0)
             self.restart(node)
             node.resume()
-        for a in self.nodes:
-            for b in self.nodes[: a.me]:
-                if a.me in b.linked and b.me in a.linked:
-                    self.measure(a, b)
-                else:
-                    self.connect(a, b)
+        for node, peer in permutations(self.nodes, 2):
+            if node.linked.get(peer.me) == peer.life:
+                self.measure(node, peer)
+            else:
+                self.call(node, peer)
         self.after(LOOK_US, self._look)
 
     def _look(self) -> None:

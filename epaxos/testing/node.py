@@ -74,8 +74,8 @@ class Node:
         self.up = False
         self.life = Life(me, 0)
         self.disk = MemoryDisk()
-        self.linked: set[ReplicaId] = set()
-        """The peers that this replica was told are up."""
+        self.linked: dict[ReplicaId, Life] = {}
+        """The peers that this replica has links to, and in which life it called them; to others it can send nothing."""
         self.notes: Counter[str] = Counter()
         self.turns = 0
         self.steps = 0
@@ -197,7 +197,7 @@ class Node:
         """Something arrives, at a replica that is up."""
         assert self.up, f"{type(item).__name__} arrives at {self.life}, which is dead"
         if isinstance(item, PeerDown):
-            self.linked.discard(item.peer)
+            self.linked.pop(item.peer, None)
         self._inbox.append(item)
         now_us = self._world.now_us
         if self._turn_at is None or self._turn_at > now_us + self._turn_us:

@@ -115,6 +115,8 @@ class Stage:
         me, now_us, breaks = source.me, self.now_us, self._breaks[source.me]
         arrivals, nodes = self._network.arrivals, self.nodes
         for peer in peers:
+            if peer not in source.linked:
+                continue  # no link, no queue for what goes there
             target = nodes[peer]
             for at_us in arrivals(me, peer, now_us):
                 self.at(at_us, self._arrive, target, receive, target.life, breaks, breaks[peer])
@@ -140,34 +142,40 @@ class Stage:
     # -- links
 
     def connect(self, a: Node, b: Node) -> None:
-        """Bring up the link between two replicas, if it can be, and tell both."""
-        handshake_us = self._network.rtt_us(a.me, b.me) + between(self._link_rng, 0, 5_000)
-        self.after(handshake_us, self._connected, a, a.life, b, b.life)
+        """Bring up the links between two replicas, if it can be: one a direction, each at its own time."""
+        self.call(a, b)
+        self.call(b, a)
 
-    def _connected(self, a: Node, a_life: object, b: Node, b_life: object) -> None:
-        if not (a.up and b.up and a.life == a_life and b.life == b_life):
+    def call(self, node: Node, peer: Node) -> None:
+        """Bring up the link that one replica makes to another, if it can be, and tell it."""
+        rtt_us = self._network.rtt_us(node.me, peer.me)
+        handshake_us = between(self._link_rng, rtt_us, 3 * rtt_us + 5_000)
+        self.after(handshake_us, self._connected, node, node.life, peer, peer.life)
+
+    def _connected(self, node: Node, life: Life, peer: Node, peer_life: Life) -> None:
+        if not (node.up and peer.up and node.life == life and peer.life == peer_life):
             return
-        if self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me):
+        if self._is_parted(node, peer):
             return
-        for node, peer in ((a, b), (b, a)):
-            if peer.me in node.linked:
-                node.put(PeerDown(peer=peer.me))
-            node.linked.add(peer.me)
-            node.put(PeerUp(peer=peer.me))
+        if peer.me in node.linked:
+            node.put(PeerDown(peer=peer.me))
+        node.linked[peer.me] = peer_life
+        node.put(PeerUp(peer=peer.me))
         if self.measured:
-            self.measure(a, b)
+            self.measure(node, peer)
 
-    def measure(self, a: Node, b: Node) -> None:
-        """Tell two replicas the round trip between them."""
-        for node, peer in ((a, b), (b, a)):
-            node.put(Rtt(peer=peer.me, rtt_us=self._network.rtt_us(a.me, b.me)))
+    def _is_parted(self, a: Node, b: Node) -> bool:
+        return self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me)
 
-    def _disconnect(self, a: Node, b: Node, b_life: object) -> None:
-        """Tell `a` that its link to `b` is down, unless it came up again."""
-        unreachable = self._network.is_cut(a.me, b.me) or self._network.is_cut(b.me, a.me)
-        gone = not b.up or b.life != b_life
-        if a.up and b.me in a.linked and (unreachable or gone):
-            a.put(PeerDown(peer=b.me))
+    def measure(self, node: Node, peer: Node) -> None:
+        """Tell a replica the round trip of its link to another."""
+        node.put(Rtt(peer=peer.me, rtt_us=self._network.rtt_us(node.me, peer.me)))
+
+    def _disconnect(self, node: Node, peer: Node, peer_life: Life) -> None:
+        """Tell a replica that its link to that life of another is down, unless it came up again."""
+        gone = not peer.up or peer.life != peer_life
+        if node.up and node.linked.get(peer.me) == peer_life and (gone or self._is_parted(node, peer)):
+            node.put(PeerDown(peer=peer.me))
 
     def lose_sent(self, node: Node) -> None:
         """What is under way from a replica is lost, as it is when its links are reset."""

@@ -163,6 +163,34 @@ async def test_what_was_missed_does_not_gather_on_slow_links(autojump_clock: Moc
     await quiet(idle)
 
 
+async def test_whoever_catches_up_holds_up_nobody_who_writes_the_same_key(
+    autojump_clock: MockClock, idle: Cluster
+) -> None:
+    """The answers to what it led would come behind seconds of old decisions."""
+    await idle.start()
+    await linked(idle)
+    await idle.stop("IR")
+    outcomes = Outcomes()
+    for number in range(300):
+        await outcomes.propose(idle.replicas["CA"], b"%d " % number + bytes(4_000))
+    for name in ("CA", "VA"):
+        idle.network.wire(name, "IR").bytes_per_s = 100_000
+    await idle.start("IR")
+    await linked(idle)
+    waits_s: list[float] = []
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(outcomes.propose, idle.replicas["IR"], b"IR %d" % number)
+            began_s = trio.current_time()
+            await outcomes.propose(idle.replicas["CA"], b"CA %d" % number)
+            waits_s.append(trio.current_time() - began_s)
+            await trio.sleep(0.1)
+    assert max(waits_s) < 0.3
+    await caught_up(idle)
+    outcomes.check(idle)
+    await quiet(idle)
+
+
 async def test_a_link_that_stops_in_the_middle_of_a_queue_is_given_up_in_time(
     autojump_clock: MockClock, cluster: Cluster
 ) -> None:

@@ -45,6 +45,24 @@ def test_a_link_that_breaks_meanwhile_costs_its_clients_no_more_than_a_few_round
     assert max(us or SECOND_US for us in took_us) < SECOND_US
 
 
+@pytest.mark.parametrize("seed", [2, 5])
+def test_what_a_returned_replica_is_asked_at_once_waits_for_links_and_for_no_timeout(seed: int) -> None:
+    """Its own links are there before those to it, so what it sends over them is answered in vain. A link is up after
+    three round trips at the latest; half a round trip later it is known to be, and then it takes one more."""
+    matrix = load("gryff5")
+    lab = Lab(matrix, seed=seed)
+    back = lab.nodes[matrix.index("CA")]
+    lab.at(LINKS_UP_US, lab.cut_power, back.me)
+    up_us = LINKS_UP_US + SECOND_US
+    lab.at(up_us, lab.restart, back)
+    for number in range(10):
+        lab.at(up_us + 1 + number * 50_000, lab.ask, back.me, b"%d" % number, b"v")
+    lab.run_until(up_us + 5 * SECOND_US)
+    _, second_us = sorted(2 * matrix.one_way_us("CA", site) for site in matrix.sites if site != "CA")[:2]
+    took_us = [each.took_us for each in lab.asked]
+    assert len(took_us) == 10 and max(us or SECOND_US for us in took_us) < second_us * 9 // 2 + 10_000
+
+
 def own_or_shared(site: int, number: int) -> bytes:
     """The key of a command: every tenth of a site's writes the one that all write."""
     return b"%d" % site if number % 10 else b"shared"

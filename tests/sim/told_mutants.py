@@ -58,6 +58,30 @@ _KNOWN: Final = (
 
 _NEW: Final = (
     (
+        "epaxos/s09b-refused-means-wait",
+        Mutant(
+            name="outbids-at-once",
+            story="a coordinator that is refused takes a ballot of its own at its next tick (2.2)",
+            edits=((_EPAXOS + "trigger", "self.recoverer.outbid.get(id_, 0))", "0)"),),
+        ),
+    ),
+    (
+        "epaxos/s44b-a-link-that-comes-up-late",
+        Mutant(
+            name="answered-in-vain",
+            story="what a peer answered before it had a link to answer on waits for a timeout",
+            edits=((_EPAXOS + "protocol", "        if message.fresh:\n", "        if False:\n"),),
+        ),
+    ),
+    (
+        "epaxos/s44c-who-returns-is-told-first",
+        Mutant(
+            name="leads-as-if-never-away",
+            story="a replica that returns leads commands before it can know how far behind it is",
+            edits=((_EPAXOS + "query", "self._unsure = bool(self.state.others)", "self._unsure = False"),),
+        ),
+    ),
+    (
         "epaxos/s07b-a-wait-ends-by-itself",
         Mutant(
             name="waits-for-ever",
@@ -84,7 +108,7 @@ _NEW: Final = (
         Mutant(
             name="no-window",
             story="a coordinator submits while any number of its own commands is not executed (4.4, I19)",
-            edits=((_EPAXOS + "lead", "self._grant(self.state.window - unexecuted)", "self._grant(1 << 20)"),),
+            edits=((_EPAXOS + "lead", "max(0, self.state.window - len(self._unexecuted))", "1 << 20"),),
         ),
     ),
     (

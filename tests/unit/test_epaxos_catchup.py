@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from epaxos.errors import Rejected
 from epaxos.ids import MAX_SLOT, InstanceId, Lane, ReplicaId
-from epaxos.messages import Commit, CommitQuery, SlotRange
+from epaxos.messages import Commit, CommitQuery, PreAccept, PreAcceptOK, SlotRange
 from epaxos.protocols.epaxos.catchup import ANSWER_BYTES_MAX, FLOWING_US, STEP_IDS, STEP_US, UNDER_WAY_MIN, Ask, CatchUp
-from epaxos.protocols.epaxos.query import ANSWER_AGAIN_US
+from epaxos.protocols.epaxos.lead import HOLD_US
+from epaxos.protocols.epaxos.query import ANSWER_AGAIN_US, SWEEPS_TO_OPEN_END
 from epaxos.protocols.interface import Now, PeerDown, PeerUp, Receive
 from epaxos.testing.byhand import RETRY_US, ByHand, set_
 
@@ -161,11 +165,58 @@ def test_people_are_shown_how_fast_it_goes() -> None:
 def test_whoever_does_not_answer_is_not_asked_for_ever() -> None:
     cluster = behind()
     targets = set()
-    for _ in range(12):
+    for _ in range(4 * FLOWING_US // RETRY_US):
         cluster.wait(RETRY_US)
         targets |= {f.target for f in cluster.pick(CommitQuery, source=2) if f.message.ranges[0].last != MAX_SLOT}
         cluster.drop()
     assert targets == {0, 1}
+
+
+def test_whoever_is_far_behind_leads_nothing_new_until_it_has_caught_up() -> None:
+    """His commands would hold up everybody who writes the same key, while he has old decisions to take."""
+    cluster = behind()
+    cluster.wait(2 * RETRY_US)
+    late, patient = cluster.submit(2, set_("k", "x"), timeout_us=RETRY_US), cluster.submit(2, set_("k", "y"))
+    assert not cluster.pick(PreAccept, source=2)
+    cluster.wait(RETRY_US)
+    (error,) = late.errors
+    assert isinstance(error, Rejected), "certainly not applied"
+    cluster.heal(2_000_000)
+    assert patient.replies == [b"+OK\r\n"] and late.replies == []
+
+
+def test_whoever_is_behind_votes_as_ever() -> None:
+    cluster = behind()
+    cluster.wait(2 * RETRY_US)
+    cluster.drop()
+    cluster.submit(0, set_("other", "x"))
+    cluster.pass_on(PreAccept, target=2)
+    assert cluster.pick(PreAcceptOK, source=2)
+
+
+def test_who_returns_leads_nothing_before_somebody_who_can_answer_has_told_how_far_the_others_are() -> None:
+    cluster = ByHand(3)
+    cluster.submit(0, set_("k", "x"))
+    cluster.settle()
+    cluster.crash(2)
+    cluster.restart(2)
+    waiter = cluster.submit(2, set_("other", "y"))
+    assert not cluster.pick(PreAccept, source=2)
+    cluster.pass_on(CommitQuery, source=0, target=2)
+    assert cluster.pick(PreAccept, source=2)
+    cluster.settle()
+    assert waiter.replies == [b"+OK\r\n"]
+
+
+def test_nobody_is_held_up_for_ever() -> None:
+    cluster = ByHand(3)
+    cluster.sites[2].protocol.query.catching_up.is_behind = lambda: True
+    cluster.wait(SWEEPS_TO_OPEN_END * RETRY_US)
+    waiter = cluster.submit(2, set_("k", "x"))
+    cluster.heal(HOLD_US - 2 * RETRY_US)
+    assert waiter.replies == []
+    cluster.heal(2 * SWEEPS_TO_OPEN_END * RETRY_US)
+    assert waiter.replies == [b"+OK\r\n"]
 
 
 def test_what_has_its_turn_is_not_asked_for_in_another_way() -> None:
@@ -193,7 +244,7 @@ def test_what_an_answer_has_overtaken_is_asked_for_in_another_way() -> None:
     assert not protocol.query.catching_up.has_its_turn(lost.id)
 
 
-ALL_LANES = CommitQuery(epoch=0, ranges=(SlotRange(1, 1, MAX_SLOT), SlotRange(2, 1, MAX_SLOT)))
+ALL_LANES = CommitQuery(epoch=0, ranges=(SlotRange(1, 1, MAX_SLOT), SlotRange(2, 1, MAX_SLOT)), fresh=True)
 """What a replica asks whose link has come up."""
 
 
@@ -212,10 +263,19 @@ def test_what_was_asked_on_a_link_that_broke_is_asked_for_again_at_once(
     cluster.turn(2, Receive(peer=0, message=cluster.pick(Commit, source=0)[0].message))
     cluster.drop()
     cluster.turn(2, event)
-    cluster.drop()
     cluster.wait(STEP_US)
     assert questions(cluster)[0].first == asked.first + 1
     assert {flight.target for flight in cluster.pick(CommitQuery, source=2)} == {target}
+
+
+def test_a_question_about_all_lanes_is_not_taken_for_a_new_link() -> None:
+    """With two replicas, or one of three suspected, every question beyond what was heard of is about all the lanes."""
+    cluster = behind()
+    cluster.wait(RETRY_US)
+    cluster.drop()
+    cluster.turn(2, Receive(peer=0, message=replace(ALL_LANES, fresh=False)))
+    cluster.wait(STEP_US)
+    assert questions(cluster) == [], "all that is missing was asked for a moment ago"
 
 
 def test_answers_that_stay_away_are_asked_for_again_however_often_the_gap_was_asked_about() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from epaxos.command import NOP
@@ -11,12 +13,15 @@ from epaxos.messages import (
     AcceptOK,
     Commit,
     CommitQuery,
+    Invalidator,
     Nack,
     PreAccept,
     PreAcceptOK,
     Recover,
     SlotRange,
     TimeoutNow,
+    Validate,
+    ValidateOK,
 )
 from epaxos.protocols.epaxos.state import Phase
 from epaxos.protocols.interface import Receive
@@ -106,6 +111,21 @@ def test_2_2_seven_replicas_wait_for_the_fast_quorum_until_t_fast() -> None:
     assert waiter.replies == [b"+OK\r\n"] and cluster.events(0) == ["slow_commit"]
 
 
+def test_2_2_t_fast_passes_also_when_the_own_record_is_the_last_of_a_slow_quorum_to_be_durable() -> None:
+    """From eleven replicas on a fast quorum is larger by two: the count may step over the slow one."""
+    cluster = ByHand(11)
+    cluster.measure(0, *[50_000] * 11)
+    cluster.hold_disk.add(0)
+    cluster.submit(0, set_("k", "v"))
+    for peer in range(1, 7):
+        cluster.turn(0, Receive(peer=peer, message=PreAcceptOK(id=A1, dep=(0,) * 11)))
+    cluster.hold_disk.remove(0)
+    cluster.sync(0)
+    assert not cluster.pick(Accept)
+    cluster.wait(50_000 + 12_500 + 1_000)
+    assert len(cluster.pick(Accept)) == 10
+
+
 def test_2_2_seven_replicas_go_slow_at_once_when_fast_is_impossible() -> None:
     cluster = ByHand(7)
     cluster.submit(6, set_("k", "w"))
@@ -179,10 +199,33 @@ def test_messages_from_whoever_may_not_send_them_are_noted_and_ignored() -> None
     cluster.turn(1, Receive(peer=0, message=accept))
     cluster.turn(1, Receive(peer=0, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=3)))
     cluster.turn(1, Receive(peer=0, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=0)))
-    assert cluster.events(1) == ["wrong_owner", "wrong_owner"]
+    cluster.turn(1, Receive(peer=2, message=Recover(epoch=0, lane=0, first=1, last=1, ballot=3)))
+    cluster.drop()
+    batch = preaccept.message.payload
+    validate = Validate(id=A1, ballot=3, payload=batch, init_dep=(0, 0, 0), dep=(0, 0, 0))
+    cluster.turn(1, Receive(peer=0, message=validate))
+    assert cluster.events(1) == ["wrong_owner"] * 3
     assert not cluster.pick(source=1)
     cluster.turn(1, Receive(peer=0, message=TimeoutNow(term=1)))
     assert not cluster.pick(source=1), "messages of another protocol are ignored"
+
+
+def test_a_message_of_another_epoch_is_noted_and_ignored() -> None:
+    """Its slots have nothing to do with those of this one, which may have been executed and be in the log."""
+    cluster = ByHand(3)
+    cluster.submit(0, set_("k", "x"))
+    (preaccept,) = cluster.pick(PreAccept, target=1)
+    cluster.settle()
+    later = InstanceId(1, 1, 0)
+    messages = (
+        replace(preaccept.message, id=later),
+        CommitQuery(epoch=1, ranges=(SlotRange(0, 1, 1),)),
+        ValidateOK(id=A1, ballot=3, invalid=(Invalidator(later, False),)),
+    )
+    for message in messages:
+        cluster.turn(1, Receive(peer=0, message=message))
+    assert cluster.events(1) == ["other_epoch"] * 3
+    assert not cluster.pick(source=1)
 
 
 def test_votes_count_per_value_not_per_ballot() -> None:

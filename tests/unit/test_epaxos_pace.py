@@ -5,7 +5,7 @@ from __future__ import annotations
 from epaxos.ids import InstanceId
 from epaxos.messages import CommitQuery, Nack, PreAccept, Recover, RecoverOK
 from epaxos.protocols.epaxos.query import SWEEPS_TO_OPEN_END
-from epaxos.protocols.epaxos.state import RESEND_DOUBLINGS_MAX
+from epaxos.protocols.epaxos.state import RESEND_DOUBLINGS_MAX, RTT_SAMPLES
 from epaxos.protocols.interface import Receive
 from epaxos.testing.byhand import RETRY_US, ByHand, set_
 
@@ -104,6 +104,41 @@ def test_a_gap_that_nobody_can_fill_is_asked_about_ever_more_rarely() -> None:
     assert 3 <= sum(asked) <= SWEEPS_TO_OPEN_END
 
 
+def test_a_round_trip_that_waited_behind_a_queue_slows_nobody() -> None:
+    cluster = ByHand(3)
+    cluster.measure(0, *[20_000] * 3)
+    cluster.measure(0, *[3_400_000] * 3)
+    cluster.submit(0, set_("k", "x"))
+    cluster.drop()
+    cluster.wait(2 * RETRY_US)
+    assert cluster.pick(PreAccept, source=0)
+
+
+def test_a_link_that_has_become_longer_is_believed_after_a_few_measurements() -> None:
+    cluster = ByHand(3)
+    cluster.measure(0, *[20_000] * 3)
+    for _ in range(RTT_SAMPLES):
+        cluster.measure(0, *[400_000] * 3)
+    cluster.wait(RETRY_US)
+    cluster.submit(0, set_("k", "x"))
+    cluster.drop()
+    cluster.wait(7 * RETRY_US)
+    assert cluster.pick(PreAccept, source=0) == []
+
+
+def test_what_was_put_off_for_a_long_round_trip_is_done_when_it_turns_out_to_be_short() -> None:
+    cluster = ByHand(3)
+    cluster.measure(0, *[3_400_000] * 3)
+    cluster.wait(RETRY_US)
+    cluster.submit(0, set_("k", "x"))
+    cluster.drop()
+    cluster.wait(10 * RETRY_US)
+    assert cluster.pick(PreAccept, source=0) == []
+    cluster.measure(0, *[20_000] * 3)
+    cluster.wait(RETRY_US)
+    assert {flight.target for flight in cluster.pick(PreAccept, source=0)} == {1, 2}
+
+
 def test_a_recovery_that_was_outbid_falls_silent() -> None:
     cluster = ByHand(5)
     recover(cluster, 1)
@@ -111,3 +146,17 @@ def test_a_recovery_that_was_outbid_falls_silent() -> None:
         cluster.turn(1, Receive(peer=peer, message=Nack(id=A1, ballot=9)))
     cluster.wait(4 * RETRY_US)
     assert cluster.pick(Recover, source=1) == []
+
+
+def test_a_coordinator_that_is_refused_waits_for_the_decision_and_asks_for_it() -> None:
+    """Whoever led the higher ballot may keep the command; outbidding him would make a Nop of it (R2)."""
+    cluster = ByHand(5)
+    cluster.submit(0, set_("k", "x"))
+    cluster.drop()
+    cluster.turn(0, Receive(peer=2, message=Nack(id=A1, ballot=5)))
+    cluster.wait(2 * RETRY_US)
+    assert cluster.pick(Recover, source=0) == []
+    asked = [r for f in cluster.pick(CommitQuery, source=0) for r in f.message.ranges]
+    assert any(lane == 0 and first == 1 for lane, first, _ in asked)
+    cluster.wait(8 * RETRY_US)
+    assert {flight.message.ballot for flight in cluster.pick(Recover, source=0)} == {6}

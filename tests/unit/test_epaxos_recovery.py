@@ -156,6 +156,28 @@ def test_the_window_counts_what_an_earlier_life_left_unexecuted() -> None:
     assert cluster.sites[0].engine.admission.credit == 2
 
 
+def test_4_4_a_smaller_window_counts_what_a_larger_one_let_in() -> None:
+    cluster = ByHand(3, window=4)
+    for i in range(4):
+        cluster.submit(0, set_(f"k{i}", "v"), stream=i)
+        cluster.wait(1_000)
+    cluster.drop()
+    cluster.crash(0)
+    cluster.window = 2
+    cluster.restart(0)
+    assert cluster.sites[0].engine.admission.credit == 0
+    cluster.heal()
+    assert cluster.sites[0].engine.admission.credit == 2
+
+
+def test_4_4_a_slot_that_others_spent_as_a_gap_makes_the_window_no_larger() -> None:
+    cluster = ByHand(3, window=2)
+    cluster.poke(1, lambda protocol: protocol.recovery.start([protocol.state.touch(A1)]))
+    cluster.settle()
+    assert cluster.sites[0].engine.executor.executed().watermark == (1, 0, 0)
+    assert cluster.sites[0].engine.admission.credit == 2
+
+
 def test_blocked_execution_asks_the_coordinator_and_then_everybody() -> None:
     cluster = ByHand(3)
     cluster.submit(0, append("k", "a"))

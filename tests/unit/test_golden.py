@@ -73,7 +73,7 @@ MESSAGES: tuple[Message, ...] = (
     ),
     Waiting(id=ID, k=1, dep=MORE),
     Nack(id=ID, ballot=8),
-    CommitQuery(epoch=0, ranges=(SlotRange(0, 1, 7), SlotRange(2, 300, (1 << 62) - 1))),
+    CommitQuery(epoch=0, ranges=(SlotRange(0, 1, 7), SlotRange(2, 300, (1 << 62) - 1)), fresh=True),
     RequestVote(term=7, last_index=300, last_term=6, pre=True, transfer=False),
     Vote(term=7, granted=True, pre=False),
     AppendEntries(term=7, prev_index=300, prev_term=6, entry_term=7, payload=BATCH, commit=299, round=5),

@@ -37,6 +37,8 @@ FLOWING_US: Final = 1_000_000
 piece of a slow link's queue takes so long."""
 UNDER_WAY_S: Final = 2
 """While more arrives, as much as came in so long a time, in all lanes."""
+BEHIND_IDS: Final = STEP_IDS
+"""Who lacks more old decisions of others, and is being told them, is behind."""
 RATE_US: Final = 1_000_000
 """The rate that people are shown is that of so long a time."""
 
@@ -83,6 +85,14 @@ class CatchUp:
         self._began_at[lane] = low
         if not self._stepping:
             self.step()
+
+    def reach(self, lane: Lane, last: int) -> None:
+        """Somebody has all decisions of `lane` up to `last`: go on to there."""
+        if last > max(self._goal[lane], self.state.decided.low[lane]) and lane != self.state.me:
+            self._goal[lane] = last
+            self._since_us[lane] = self.state.now.mono_us
+            if not self._stepping:
+                self.step()
 
     def lost(self, peer: ReplicaId) -> None:
         """A link to or from `peer` is a new one, or gone: what it was asked and did not answer is lost."""
@@ -145,8 +155,18 @@ class CatchUp:
     def is_silent(self, lane: Lane) -> bool:
         """Have answers been due for so long that none is on its way? The other end may have dropped them: a queue that
         was full."""
+        return bool(self._under_way[lane]) and not self._expects(lane)
+
+    def _expects(self, lane: Lane) -> bool:
+        """Was it begun, or did an answer come, so short ago that there may be more?"""
         last_us = max(self._since_us[lane], self._last_us(lane) or 0)
-        return bool(self._under_way[lane]) and self.state.now.mono_us - last_us >= self._patience_us()
+        return self.state.now.mono_us - last_us < self._patience_us()
+
+    def is_behind(self) -> bool:
+        """Does this replica lack much of what is old, and is it being told? What is new is on its way to everybody."""
+        lacks = self.state.decided.lacks
+        told = (lane for lane in self.state.others if self._expects(lane))
+        return sum(max(0, lacks(lane, self._goal[lane])) for lane in told) > BEHIND_IDS
 
     def _last_us(self, lane: Lane) -> int | None:
         whom = self._whom[lane]

@@ -26,7 +26,7 @@ def copy_state(origin: State, twin: State) -> None:
     twin.index, twin.unregistered = origin.index.copy(), origin.unregistered.copy()
     twin.live = {id_: _copy_instance(instance) for id_, instance in origin.live.items()}
     twin.decided, twin.executed = origin.decided.copy(), origin.executed.copy()
-    twin.highest, twin.rtt_us = origin.highest[:], origin.rtt_us[:]
+    twin.highest, twin.rtt_us, twin.rtts_us = origin.highest[:], origin.rtt_us[:], [s.copy() for s in origin.rtts_us]
     twin.suspected, twin.facts, twin.due = origin.suspected.copy(), origin.facts.copy(), origin.due.copy()
     twin.gone = origin.gone.copy()
     twin.mark, twin.durable, twin.now = origin.mark, origin.durable, origin.now

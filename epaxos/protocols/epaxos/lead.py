@@ -6,8 +6,10 @@ Rules: protocol.md 2.2 (mode M), 1.6 (what is durable before what), 4.4 (the win
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import Final
 
 from epaxos.command import Batch
 from epaxos.errors import Rejected
@@ -16,6 +18,9 @@ from epaxos.messages import PreAccept, PreAcceptOK
 from epaxos.protocols.epaxos import vote
 from epaxos.protocols.epaxos.state import EPOCH, Instance, Own, Phase, State
 from epaxos.protocols.interface import Credit, SetTimer, Settle
+
+HOLD_US: Final = 10_000_000
+"""For so long at most a replica that catches up leads nothing new."""
 
 
 @dataclass(slots=True)
@@ -28,6 +33,8 @@ class Leading:
     """How often it was sent again."""
     lead0: bool = True
     """May still act for ballot 0. Ends when any ballot > 0 is joined, and with the incarnation."""
+    timed: bool = False
+    """T_fast runs, since a slow quorum has answered."""
     hurry: bool = False
     """T_fast has passed: a slow quorum is enough."""
     acks: dict[ReplicaId, Vector] = field(default_factory=dict)
@@ -46,24 +53,58 @@ class Lead:
         self.resubmitted = 0
         self.open: dict[InstanceId, None] = {}
         """Own undecided ids, oldest first."""
+        self._unexecuted: set[InstanceId] = set()
+        """Own ids that were sent, in this life or an earlier one, and have not run here: at most the window (I19)."""
+        self._granted = 0
+        """How many more batches may come."""
+        self._held_us: int | None = None
+        """Since when this replica leads nothing new, if so."""
         self._again: deque[tuple[Batch, int]] = deque()
         self._deadlines: dict[BatchNumber, int] = {}
 
     # -- submit
 
-    def start(self, unexecuted: int) -> None:
+    def start(self, unexecuted: Iterable[InstanceId]) -> None:
         """Take up the lane behind the last slot in the log; what an earlier life submitted counts in the window."""
         self.next_slot = self.state.highest[self.state.me] + 1
-        self._grant(self.state.window - unexecuted)
+        self._unexecuted.update(unexecuted)
+        self._grant()
 
-    def _grant(self, n: int) -> None:
-        if n > 0:
-            self.state.effects.append(Credit(n=n))
+    def _grant(self) -> None:
+        """Take as many batches as the window has room for, and no more if it has become smaller."""
+        room = 0 if self._is_held() else max(0, self.state.window - len(self._unexecuted))
+        if room != self._granted:
+            self.state.effects.append(Credit(n=room - self._granted))
+            self._granted = room
 
-    def submit(self, batch: Batch, deadline_us: int) -> None:
+    @property
+    def waits(self) -> bool:
+        """Does this replica take no batches until it has caught up?"""
+        return self._held_us is not None
+
+    def hold(self, behind: bool) -> None:
+        """A replica that is `behind` leads nothing new, for a bounded time. What it leads must be answered, and what
+        depends on that must be executed, by somebody who has thousands of old decisions to take before: all others
+        would wait for its commands on a key that they write as well."""
+        if not behind:
+            self._held_us = None
+        elif self._held_us is None:
+            self._held_us = self.state.now.mono_us
+        self._grant()
+
+    def _is_held(self) -> bool:
+        return self._held_us is not None and self.state.now.mono_us - self._held_us < HOLD_US
+
+    def propose(self, batch: Batch, deadline_us: int) -> None:
+        """Lead a batch, as was granted."""
+        self._granted -= 1
+        self._submit(batch, deadline_us)
+
+    def _submit(self, batch: Batch, deadline_us: int) -> None:
         """A new instance for `batch`. Logged before it is sent (S38 is what happens otherwise)."""
         state = self.state
         id_ = self._fresh_id()
+        self._unexecuted.add(id_)
         self._deadlines[batch.name] = deadline_us
         instance = state.touch(id_)
         instance.phase = Phase.PRE
@@ -131,7 +172,8 @@ class Lead:
             self._decide_fast(instance)
         elif acks >= quorums.slow and (acks >= quorums.fast or acks - agree > quorums.e or leading.hurry):
             self._go_slow(instance)
-        elif acks == quorums.slow:
+        elif acks >= quorums.slow and not leading.timed:
+            leading.timed = True
             state.effects.append(SetTimer(timer=("fast", instance.id), at_us=self._t_fast_us(leading)))
 
     def _t_fast_us(self, leading: Leading) -> int:
@@ -176,18 +218,19 @@ class Lead:
             self.slow += 1
             self.state.note("slow_commit", instance)
 
-    def executed(self, own: int) -> None:
-        """`own` instances of this lane have run here: their places in the window are free, for resubmissions first."""
-        while own and self._again:
+    def executed(self, own: Iterable[InstanceId]) -> None:
+        """Ids of this lane have run here: their places in the window are free, for resubmissions first. One that others
+        spent as a gap had none."""
+        self._unexecuted.difference_update(own)
+        while self._again and len(self._unexecuted) < self.state.window:
             batch, deadline_us = self._again.popleft()
             if self.state.now.mono_us >= deadline_us:
                 detail = "given up by a recovery, and its deadline has passed"
                 self.state.effects.append(Settle(name=batch.name, outcome=Rejected("deadline", detail)))
                 continue
-            own -= 1
             self.resubmitted += 1
-            self.submit(batch, deadline_us)
-        self._grant(own)
+            self._submit(batch, deadline_us)
+        self._grant()
 
     def proposed_again(self) -> list[BatchNumber]:
         """The batches that wait for a place in the window, because their first id became a Nop."""
@@ -206,8 +249,8 @@ class Lead:
                 leading.resent += 1
                 self._send_again(instance, state.others)
 
-    def link_up(self, peer: ReplicaId) -> None:
-        """What was in flight to `peer` may be lost: send it again now rather than after a timeout."""
+    def ask_again(self, peer: ReplicaId) -> None:
+        """What was in flight to `peer`, or from it, may be lost: send it again now rather than after a timeout."""
         for id_ in self.open:
             instance = self.state.live[id_]
             if instance.lead is not None and instance.lead.lead0:

@@ -39,6 +39,7 @@ from epaxos.protocols.interface import (
     Event,
     Executed,
     LogView,
+    Note,
     Now,
     Order,
     PeerDown,
@@ -70,6 +71,8 @@ class EPaxos(Protocol):
         self._blocked: tuple[InstanceId, ...] = ()
         self._passed_over = 0
         """How many ticks of a replica at rest are left out before the next one."""
+        self._tick_us = 0
+        """When that is."""
 
     def step(self, now: Now, event: Event) -> list[Effect]:
         self.state.now = now
@@ -90,9 +93,10 @@ class EPaxos(Protocol):
         """Decide again what the log holds, take up the own lane, and finish what the last incarnation left."""
         state = self.state
         unfinished = []
-        own = 0
+        own = []
         for instance in state.restore(event.executed):
-            own += instance.id.lane == state.me
+            if instance.id.lane == state.me:
+                own.append(instance.id)
             if instance.phase is Phase.COM:
                 payload = instance.payload
                 assert payload is not None
@@ -102,6 +106,9 @@ class EPaxos(Protocol):
                 state.know(instance, instance.batch)
             if instance.id.lane == state.me:
                 unfinished.append(instance)
+        if any(state.highest):
+            self.query.returned()
+        self._hold()
         self.lead.start(own)
         self.lead.open.update((instance.id, None) for instance in unfinished)
         self.recovery.start(unfinished)
@@ -111,8 +118,14 @@ class EPaxos(Protocol):
         """In a round trip; a replica at rest only asks now and then what is beyond all that it knows."""
         state = self.state
         self._passed_over = self.query.sweeps_before_open_end() if state.rests() else 0
-        at_us = state.now.mono_us + (1 + self._passed_over) * state.round_trip_us()
-        state.effects.append(SetTimer(timer=TICK, at_us=at_us))
+        self._tick_at(self._next_tick_us())
+
+    def _next_tick_us(self) -> int:
+        return self.state.now.mono_us + (1 + self._passed_over) * self.state.round_trip_us()
+
+    def _tick_at(self, at_us: int) -> None:
+        self._tick_us = at_us
+        self.state.effects.append(SetTimer(timer=TICK, at_us=at_us))
 
     def _wake(self, event: Wake) -> None:
         if event.timer == TICK:
@@ -124,9 +137,11 @@ class EPaxos(Protocol):
             self.query.sweep(self._passed_over)
             self._need(self._blocked)
             self._tick_later()
+            self._hold()
             return
         if event.timer == CATCH_UP:
             self.query.catching_up.step()
+            self._hold()
             return
         if event.timer == TURN:
             self.trigger.orphans()
@@ -137,6 +152,10 @@ class EPaxos(Protocol):
             self.lead.hurry(id_)
         else:
             self.recovery.out_of_patience(id_, *ballot)
+
+    def _hold(self) -> None:
+        """Who catches up leads nothing new; he votes, and recovers, as ever."""
+        self.lead.hold(self.query.is_behind())
 
     def _on_blocked(self, event: Blocked) -> None:
         self._blocked = event.ids
@@ -149,9 +168,13 @@ class EPaxos(Protocol):
 
     def _peer_up(self, event: PeerUp) -> None:
         self.state.link_up(event.peer)
-        self.lead.link_up(event.peer)
-        self.recovery.link_up(event.peer)
+        self._ask_again(event.peer)
         self.query.catch_up(event.peer)
+
+    def _ask_again(self, peer: ReplicaId) -> None:
+        """What was sent to `peer` and not answered may be lost, or the answer."""
+        self.lead.ask_again(peer)
+        self.recovery.ask_again(peer)
 
     def _peer_down(self, event: PeerDown) -> None:
         self.state.link_down(event.peer)
@@ -159,7 +182,11 @@ class EPaxos(Protocol):
         self.trigger.orphans()
 
     def _rtt(self, event: Rtt) -> None:
-        self.state.rtt_us[event.peer] = event.rtt_us
+        """A round trip that has become shorter moves the tick forward."""
+        self.state.measured(event.peer, event.rtt_us)
+        sooner_us = self._next_tick_us()
+        if sooner_us < self._tick_us:
+            self._tick_at(sooner_us)
 
     def _durable(self, event: Durable) -> None:
         """The disk answered: own acks, votes and joins count now."""
@@ -183,7 +210,7 @@ class EPaxos(Protocol):
 
     def _executed(self, event: Executed) -> None:
         self.state.ran(event.ids)
-        own = sum(id_.lane == self.state.me for id_ in event.ids)
+        own = [id_ for id_ in event.ids if id_.lane == self.state.me]
         if own:
             self.lead.executed(own)
 
@@ -193,8 +220,13 @@ class EPaxos(Protocol):
         if self.state.gone:
             self.state.heard_of(event.peer)
         handler = _MESSAGES.get(type(event.message))
-        if handler is not None:
-            handler(self, event.peer, event.message)
+        if handler is None:
+            return
+        if not _is_of_this_epoch(event.message):
+            detail = f"{type(event.message).__name__} from {event.peer}"
+            self.state.effects.append(Note(event="other_epoch", detail=detail))
+            return
+        handler(self, event.peer, event.message)
 
     def _preaccept(self, peer: ReplicaId, message: PreAccept) -> None:
         accept.on_preaccept(self.state, peer, message)
@@ -210,6 +242,17 @@ class EPaxos(Protocol):
             self.query.catching_up.learned(peer, instance.id, len(payload.data) if isinstance(payload, Batch) else 0)
             self.state.commit(instance, payload, message.dep)
             self._decided(instance)
+            if self.lead.waits:
+                self._hold()
+
+    def _query(self, peer: ReplicaId, message: CommitQuery) -> None:
+        """A replica that returns has links before there are any to it: whatever it asked over them was answered in
+        vain. The question of a link that has just come up says that answers arrive from now on."""
+        if message.fresh:
+            self._ask_again(peer)
+            self.query.reachable(peer, message.ranges)
+            self._hold()
+        self.query.on_query(peer, message)
 
     def _maybe_chosen(self, instance: Instance | None) -> None:
         """Votes or a payload arrived: is a value chosen now? Whoever led the ballot tells the others."""
@@ -253,7 +296,7 @@ class EPaxos(Protocol):
         """Send again, now, whatever others have not answered."""
         self.state.now = now
         for peer in self.state.others:
-            self.lead.link_up(peer)
+            self.lead.ask_again(peer)
         self.recovery.resend()
         return self._effects()
 
@@ -264,7 +307,7 @@ class EPaxos(Protocol):
         image.copy_state(state, twin.state)
         roles = (self.lead, self.query, self.recovery, self.trigger)
         image.copy_roles(roles, (twin.lead, twin.query, twin.recovery, twin.trigger))
-        twin._blocked, twin._passed_over = self._blocked, self._passed_over
+        twin._blocked, twin._passed_over, twin._tick_us = self._blocked, self._passed_over, self._tick_us
         return twin
 
     # -- views
@@ -294,9 +337,18 @@ class EPaxos(Protocol):
         return image.digest(self.state, self.lead, self.recovery)
 
 
+def _is_of_this_epoch(message: Any) -> bool:
+    """Are all slots that a message names?"""
+    if isinstance(message, ValidateOK) and any(each.id.epoch != EPOCH for each in message.invalid):
+        return False
+    id_ = getattr(message, "id", message)
+    epoch: int = id_.epoch
+    return epoch == EPOCH
+
+
 _EVENTS: Final[dict[type, Callable[[EPaxos, Any], None]]] = {
     Start: EPaxos._start,
-    Propose: lambda self, e: self.lead.submit(e.batch, e.deadline_us),
+    Propose: lambda self, e: self.lead.propose(e.batch, e.deadline_us),
     Receive: EPaxos._receive,
     Durable: EPaxos._durable,
     Executed: EPaxos._executed,
@@ -319,5 +371,5 @@ _MESSAGES: Final[dict[type[Message], Callable[[EPaxos, ReplicaId, Any], None]]] 
     ValidateOK: lambda self, peer, m: self.recovery.on_validate_ok(peer, m),
     Waiting: lambda self, peer, m: on_waiting(self.state, m),
     Nack: lambda self, peer, m: self.recovery.on_nack(m),
-    CommitQuery: lambda self, peer, m: self.query.on_query(peer, m),
+    CommitQuery: EPaxos._query,
 }

@@ -36,6 +36,8 @@ class Query:
         self.sweeps = 0
         self._linked = False
         """Did a link come up since the last sweep?"""
+        self._unsure = False
+        """Has this replica a past, and nobody told it yet how far the others are?"""
         self._asked: dict[InstanceId, tuple[int, int]] = {}
         """id that is waited for -> (when it may be asked for again, times asked)"""
         self._settled = [0] * state.n
@@ -128,20 +130,42 @@ class Query:
         self._linked = True
         self._swept = [(0, 0, 0)] * self.state.n
         self._answered = {key: when for key, when in self._answered.items() if key[0] != peer}
-        self._ask_beyond(peer, self.state.others, self.state.decided.low)
+        self._ask_beyond(peer, self.state.others, self.state.decided.low, fresh=True)
         self.catching_up.lost(peer)
 
     def link_down(self, peer: ReplicaId) -> None:
         """What `peer` was asked is asked of others."""
         self.catching_up.lost(peer)
 
-    def _ask_beyond(self, peer: ReplicaId, lanes: Iterable[Lane], slots: list[int]) -> None:
-        """For all that this peer knows of these lanes behind these slots."""
-        self._ask(peer, [SlotRange(lane, slots[lane] + 1, MAX_SLOT) for lane in lanes])
+    # -- how far behind
 
-    def _ask(self, peer: ReplicaId, ranges: list[SlotRange]) -> None:
+    def returned(self) -> None:
+        """This replica may have been away. Nobody can answer it before there is a link to it, and the first question
+        that comes on one tells whether it was."""
+        self._unsure = bool(self.state.others)
+
+    def reachable(self, peer: ReplicaId, ranges: Iterable[SlotRange]) -> None:
+        """This is the first question on a new link from `peer`, which has all that comes before what it asks for. What
+        it was asked earlier it has answered in vain."""
+        state = self.state
+        self._unsure = False
+        self.catching_up.lost(peer)
+        for lane, first, _ in ranges:
+            state.highest[lane] = max(state.highest[lane], first - 1)
+            self.catching_up.reach(lane, first - 1)
+
+    def is_behind(self) -> bool:
+        """May this replica lack much of what is old?"""
+        return self._unsure or self.catching_up.is_behind()
+
+    def _ask_beyond(self, peer: ReplicaId, lanes: Iterable[Lane], slots: list[int], *, fresh: bool = False) -> None:
+        """For all that this peer knows of these lanes behind these slots."""
+        self._ask(peer, [SlotRange(lane, slots[lane] + 1, MAX_SLOT) for lane in lanes], fresh=fresh)
+
+    def _ask(self, peer: ReplicaId, ranges: list[SlotRange], *, fresh: bool = False) -> None:
         # A question reveals nothing that the disk would have to hold first.
-        self.state.send((peer,), CommitQuery(epoch=EPOCH, ranges=tuple(ranges[:MAX_RANGES])), NOTHING)
+        query = CommitQuery(epoch=EPOCH, ranges=tuple(ranges[:MAX_RANGES]), fresh=fresh)
+        self.state.send((peer,), query, NOTHING)
 
     # -- answering
 
@@ -149,9 +173,6 @@ class Query:
         """Commit for every decided slot of the ranges, up to a bound; silence for the others, and for what may be under
         way. For a range without an end the last one comes first: it says how far the lane goes."""
         state, sent, size = self.state, 0, 0
-        if len(message.ranges) == len(state.others) and all(each.last == MAX_SLOT for each in message.ranges):
-            # Its link to this replica has just come up, and what it had answered before may be lost.
-            self.catching_up.lost(peer)
         for lane, first, last in message.ranges:
             if last == MAX_SLOT and state.highest[lane] > first:
                 self._answer(peer, InstanceId(message.epoch, state.highest[lane], lane))

@@ -291,7 +291,7 @@ class Recoverer:
         self._send_ranges(again)
         self.start(stale)
 
-    def link_up(self, peer: ReplicaId) -> None:
+    def ask_again(self, peer: ReplicaId) -> None:
         """What was sent to `peer` may be lost, and all of it is while a replica that returns has no links yet: ask it
         now rather than after a timeout, which has grown meanwhile."""
         again: dict[tuple[ReplicaId, ...], list[Instance]] = {}
@@ -301,7 +301,7 @@ class Recoverer:
             if instance is None or recovery is None or recovery.stage is Stage.COMPETITORS:
                 continue
             if self.state.may_send_again(instance):
-                self._ask_again(instance, recovery, again, (peer,))
+                self._ask(instance, recovery, again, (peer,))
         self._send_ranges(again)
 
     def resend(self) -> None:
@@ -327,9 +327,9 @@ class Recoverer:
     ) -> None:
         recovery.sent_us = self.state.now.mono_us
         recovery.resent += 1
-        self._ask_again(instance, recovery, again, self.state.others)
+        self._ask(instance, recovery, again, self.state.others)
 
-    def _ask_again(
+    def _ask(
         self,
         instance: Instance,
         recovery: Recovery,

@@ -43,6 +43,9 @@ EPOCH: Final = 0
 RESEND_DOUBLINGS_MAX: Final = 3
 """Doublings of the time between two sendings of one message: a lost one is missed for eight round trips at most."""
 
+RTT_SAMPLES: Final = 8
+"""The round trip of a link is the shortest of so many measurements: the others waited behind something."""
+
 RECORD_VERSION: Final = 1
 
 
@@ -187,6 +190,8 @@ class State:
         self.highest = [0] * config.n
         """Per lane, the highest slot heard of."""
         self.rtt_us = [0] * config.n
+        """The shortest of the last measurements to each peer; 0 before the first."""
+        self.rtts_us = [deque[int](maxlen=RTT_SAMPLES) for _ in range(config.n)]
         self.suspected: set[ReplicaId] = set()
         """Replicas whose link is down."""
         self.gone: dict[ReplicaId, int] = {}
@@ -371,6 +376,12 @@ class State:
             del self.gone[peer]
 
     # -- time
+
+    def measured(self, peer: ReplicaId, rtt_us: int) -> None:
+        """A ping was answered after so long. What waited behind a queue tells little of the link, and would slow
+        everything that waits for the longest round trip."""
+        self.rtts_us[peer].append(rtt_us)
+        self.rtt_us[peer] = min(self.rtts_us[peer])
 
     def round_trip_us(self) -> int:
         """After how long an answer is overdue: beyond any measured round trip, and never below `retry_us`."""

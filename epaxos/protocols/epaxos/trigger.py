@@ -40,7 +40,7 @@ class Trigger:
         self.state = state
         self.recoverer = recoverer
         self._due: dict[InstanceId, tuple[Ballot, int]] = {}
-        """id -> the ballot joined when this was worked out, and when it is this replica's turn to recover it."""
+        """id -> the highest ballot known when this was worked out, and when it is this replica's turn to recover it."""
         self._stuck: list[tuple[int, int]] = [(0, 0)] * state.n
         """Per lane, the decided watermark and since when it stands there."""
 
@@ -99,11 +99,11 @@ class Trigger:
 
     def _my_turn(self, id_: InstanceId) -> bool:
         """As many turns after the first time as others come before it; then backing off, with jitter: two recoverers
-        must not duel, and not in step. Whoever joins a ballot begins to wait anew: he gives its leader the time to
-        finish."""
+        must not duel, and not in step. Whoever joins a ballot, or is refused because of one, begins to wait anew: he
+        gives its leader the time to finish."""
         state = self.state
         instance = state.live.get(id_)
-        ballot = 0 if instance is None else instance.bal
+        ballot = max(0 if instance is None else instance.bal, self.recoverer.outbid.get(id_, 0))
         if id_ not in self._due or self._due[id_][0] != ballot:
             attempt = self.recoverer.attempts.get(id_, 0)
             wait_us = self._rank(id_, attempt) * self._turn_us()

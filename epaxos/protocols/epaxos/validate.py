@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from epaxos.command import HEADER, Batch
-from epaxos.ids import InstanceId, ReplicaId, Vector, covers, join
+from epaxos.ids import InstanceId, ReplicaId, Vector, ballot_owner, covers, join
 from epaxos.messages import MAX_INVALID, Invalidator, Nack, Validate, ValidateOK
 from epaxos.packing import conflicting
 from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
@@ -18,7 +18,9 @@ from epaxos.protocols.epaxos.state import EPOCH, Instance, Phase, State
 def on_validate(state: State, peer: ReplicaId, message: Validate) -> None:
     """Answer for the ballot this replica has joined and no other; a duplicate is answered again."""
     instance = state.touch(message.id)
-    if instance.phase is Phase.COM:
+    if not message.ballot or ballot_owner(message.ballot, state.n) != peer:
+        state.note("wrong_owner", instance, f"Validate({message.ballot}) from {peer}")
+    elif instance.phase is Phase.COM:
         state.tell((peer,), instance)
     elif instance.bal != message.ballot:
         state.send((peer,), Nack(id=instance.id, ballot=instance.bal))

@@ -93,8 +93,8 @@ SESSIONS: Final[tuple[Mutant, ...]] = (
         edits=(
             (
                 "epaxos.protocols.epaxos.lead",
-                "                continue\n            own -= 1\n",
-                "            own -= 1\n",
+                "                continue\n            self.resubmitted += 1\n",
+                "            self.resubmitted += 1\n",
             ),
         ),
     ),
