@@ -357,7 +357,7 @@ cdef class Parser:
         if type(outcome) is not tuple:
             self.flush()
             self.items.append(outcome)
-            self.paused = pure.changes_dialect(outcome)
+            self.paused = pure.halts(outcome)
             return 0
         self.room_for(len(outcome), commands.packed_bytes(outcome))
         for op, flags, key, payload in outcome:

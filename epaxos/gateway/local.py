@@ -16,7 +16,7 @@ from epaxos.gateway.commands import arity_fits, wrong_arity
 from epaxos.gateway.context import Answer, Client, Context
 from epaxos.gateway.encode import SYNTAX_ERROR
 from epaxos.gateway.information import REDIS_VERSION, info
-from epaxos.gateway.items import Broken, Item, Local, Refused, Run
+from epaxos.gateway.items import Broken, Foreign, Item, Local, Refused, Run
 from epaxos.gateway.table import TABLE, Spec
 from epaxos.machines.numbers import parse_i64
 
@@ -35,7 +35,7 @@ _BAD_NAME: Final = replies.error(b"ERR Client names cannot contain spaces, newli
 
 def admit(client: Client, item: Item) -> Sequence[Item]:
     """The item, or its refusal while the client has not shown the password."""
-    if client.authenticated or isinstance(item, Broken) or (isinstance(item, Refused) and item.fatal):
+    if client.authenticated or isinstance(item, Broken | Foreign) or (isinstance(item, Refused) and item.fatal):
         return (item,)
     if isinstance(item, Run):
         return [_LOCKED] * item.commands

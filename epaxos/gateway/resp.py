@@ -16,7 +16,7 @@ from epaxos.command import MAX_ENTRIES, MAX_KEY_BYTES, RUN_HEADER, Command
 from epaxos.errors import Rejected
 from epaxos.gateway.commands import packed_bytes, plan
 from epaxos.gateway.inline import split_inline
-from epaxos.gateway.items import Broken, Item, Local, Parsed, ParseLimits, Refused, Run
+from epaxos.gateway.items import Broken, Foreign, Item, Local, ParseLimits, Refused, Run
 from epaxos.machines.numbers import parse_i64
 from epaxos.packing import encode_run
 
@@ -48,9 +48,11 @@ def oversized(limits: ParseLimits) -> Broken:
     return Broken(replies.failure(Rejected("too_large", detail)))
 
 
-def changes_dialect(outcome: Command | Item) -> bool:
-    """Is this a command after which the client may speak another dialect of the protocol?"""
-    return isinstance(outcome, Local) and outcome.args[0].lower() in (b"hello", b"reset")
+def halts(outcome: Command | Item) -> bool:
+    """Is this one behind which nothing is parsed, or by other limits: as the client may speak another dialect then?"""
+    return isinstance(outcome, Foreign) or (
+        isinstance(outcome, Local) and outcome.args[0].lower() in (b"hello", b"reset")
+    )
 
 
 class _Runs:
@@ -67,9 +69,9 @@ class _Runs:
         self._entries = 0
         self._bytes = RUN_HEADER.size
 
-    def add(self, outcome: Command | Local | Refused | Broken) -> None:
+    def add(self, outcome: Command | Local | Refused | Broken | Foreign) -> None:
         """The next of what the client sent."""
-        if isinstance(outcome, Local | Refused | Broken):
+        if isinstance(outcome, Local | Refused | Broken | Foreign):
             self.flush()
             self.items.append(outcome)
             return
@@ -115,8 +117,7 @@ class PyParser:
     def feed(self, data: bytes, limits: ParseLimits) -> list[Item]:
         """What is complete with these bytes, in order, until the end or until the client breaks the protocol.
 
-        It goes no further than a command that changes the dialect: what follows is to be parsed with other limits, by
-        another call.
+        It goes no further than what `halts`: what follows is to be parsed with other limits, by another call, or never.
         """
         self._buffer += data
         runs = _Runs(self._secret, limits)
@@ -133,7 +134,7 @@ class PyParser:
             if args:
                 outcome = plan(args, limits)
                 runs.add(outcome)
-                if changes_dialect(outcome):
+                if halts(outcome):
                     break
         runs.flush()
         del self._buffer[:begin]
@@ -205,10 +206,3 @@ class PyParser:
 
 Parser = choose("resp", "Parser", PyParser)
 """The twin in use."""
-
-
-def parse(buffer: bytes, secret: bytes, limits: ParseLimits, twin: type[PyParser] = Parser) -> Parsed:
-    """What a client has sent by then, all at once; see `PyParser.feed`."""
-    parser = twin(secret)
-    items = parser.feed(buffer, limits)
-    return Parsed(len(buffer) - parser.held, items)

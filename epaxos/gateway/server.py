@@ -23,8 +23,8 @@ from epaxos import replies
 from epaxos.engine import Waiter
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway import context, local, sessions
-from epaxos.gateway.items import Broken, Local, ParseLimits, Refused, Run, Step, Unheard
-from epaxos.gateway.resp import Parser, changes_dialect
+from epaxos.gateway.items import Broken, Foreign, Local, ParseLimits, Refused, Run, Step, Unheard
+from epaxos.gateway.resp import Parser, halts
 from epaxos.gateway.transaction import Transactions
 from epaxos.limits import LimitsConfig
 from epaxos.observe.log import Log
@@ -194,7 +194,7 @@ class Connection:
                 if self._ending:
                     self._work.set()
                     break
-            if not (items and self._parser.held and changes_dialect(items[-1])):
+            if not (items and self._parser.held and halts(items[-1])):
                 break
             received = b""
 
@@ -217,6 +217,11 @@ class Connection:
             return
         if isinstance(item, Unheard):
             self._submit(item.run, 1, _Nobody())
+            return
+        if isinstance(item, Foreign):
+            self._ending = True
+            self._scope.cancel()
+            self._gateway.foreign(self._client, item.word)
             return
         pending = self._pend(1)
         self._ending = isinstance(item, Broken) or (isinstance(item, Local) and item.args[0].lower() == b"quit")
@@ -321,6 +326,11 @@ class Gateway:
         """This client is cut off, for so much that it has not read."""
         if self._log is not None:
             self._log.event("client_closed", "too many replies unread", client=client.id, unsent_bytes=unsent_bytes)
+
+    def foreign(self, client: context.Client, word: bytes) -> None:
+        """This client is cut off, for it is none."""
+        if self._log is not None:
+            self._log.event("client_closed", "it speaks HTTP: a web page?", client=client.id, word=word.decode("ascii"))
 
     def answer(self, client: context.Client, item: Local) -> bytes:
         """The reply to a command that needs no other replica."""

@@ -15,7 +15,7 @@ from epaxos import replies
 from epaxos.command import MAX_ENTRIES, READ, WHOLE, Command, Entry
 from epaxos.errors import Rejected
 from epaxos.gateway.commands import EXEC_MISCALLED, packed_bytes, too_large
-from epaxos.gateway.items import Broken, Item, Local, ParseLimits, Refused, Run, Step, Unheard
+from epaxos.gateway.items import Broken, Foreign, Item, Local, ParseLimits, Refused, Run, Step, Unheard
 from epaxos.gateway.sessions import is_of_sessions
 from epaxos.machines.kv import Op
 from epaxos.machines.operations import pack_words
@@ -73,7 +73,7 @@ class Transactions:
                 self._lost = True
                 return (_SESSION_INSIDE,)
             return (self._keep(item),)
-        if self._queue is None or isinstance(item, Broken):
+        if self._queue is None or isinstance(item, Broken | Foreign):
             return (item,)
         if isinstance(item, Run):
             return [self._keep(command) for command in decode_run(item.run)]

@@ -49,6 +49,11 @@ RAW: Final = (
     b"*1\r\n$ 4\r\nPING\r\n",
     b"*1\r\n$04\r\nPING\r\n",
     b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\nPING\r\n*1\r\n$4\r\nPING\r\n",
+    b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET pwn 1\r\n",
+    b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\nSET pwn 1\r\n",
+    b"PING\r\nMULTI\r\npOST x\r\n",
+    b"*2\r\n$5\r\nHOST:\r\n$1\r\nx\r\n",
+    b"PING post\r\nposter\r\nhost\r\n",
     b"nosuch " + b"a" * 300 + b"\r\n",
 )
 """What is no command, or no sensible one."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -15,6 +17,7 @@ import trio.testing
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway.server import Gateway, serve_clients
 from epaxos.limits import LimitsConfig
+from epaxos.observe.log import Log
 from tests.shell.fake_replica import FakeReplica, request
 
 pytestmark = pytest.mark.trio
@@ -243,6 +246,19 @@ async def test_a_breach_of_the_protocol_is_answered_after_everything_before_it()
         replica.answer(0)
         assert await receive_rest(client) == b"+OK\r\n-ERR Protocol error: expected '$', got ':'\r\n"
         assert replica.commands == 1
+
+
+@pytest.mark.parametrize("password", [None, b"pw"])
+async def test_a_web_page_that_sends_commands_is_cut_off_at_its_first_word(password: bytes | None) -> None:
+    replica, out = FakeReplica(), io.StringIO()
+    client, server = trio.testing.memory_stream_pair()
+    gateway = Gateway(replica, LIMITS, password=password, log=Log("CA", out=out))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.serve, server)
+        await client.send_all(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET pwn 1\r\nQUIT\r\n")
+        assert await receive_rest(client) == b""
+    assert not replica.submitted and gateway.connections == 0
+    assert json.loads(out.getvalue())["event"] == "client_closed"
 
 
 async def test_a_client_that_leaves_cancels_what_it_waits_for() -> None:
