@@ -69,6 +69,8 @@ class ParseLimits(NamedTuple):
     """The packed size of the largest run, so also of the largest command."""
     dialect: int = 2
     """Of the protocol, RESP2 or RESP3: some replies have types of their own in the second."""
+    stranger: bool = False
+    """Has the client not shown the password that is asked for? Its commands are short then."""
 
     @classmethod
     def of(cls, limits: LimitsConfig) -> ParseLimits:

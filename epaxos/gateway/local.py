@@ -24,9 +24,12 @@ _NOT_AN_INTEGER: Final = replies.error(b"ERR value is not an integer or out of r
 _USER: Final = b"default"
 _WRONG_PASSWORD: Final = replies.error(b"WRONGPASS invalid username-password pair or user is disabled.")
 _LOCKED: Final = Refused(replies.error(b"NOAUTH Authentication required."))
+_LOCKED_EXEC: Final = Refused(
+    replies.error(b"EXECABORT Transaction discarded because of: NOAUTH Authentication required.")
+)
 _HELLO_FIRST: Final = replies.error(
-    b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
-    b"<pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+    b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> "
+    b"option can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 _FREE: Final = frozenset(name for name, spec in TABLE.items() if "no_auth" in spec.flags)
 """Commands for everybody."""
@@ -39,7 +42,8 @@ def admit(client: Client, item: Item) -> Sequence[Item]:
         return (item,)
     if isinstance(item, Run):
         return [_LOCKED] * item.commands
-    return (item if isinstance(item, Local) and item.args[0].lower() in _FREE else _LOCKED,)
+    name = item.args[0].lower() if isinstance(item, Local) else b""
+    return (item if name in _FREE else _LOCKED_EXEC if name == b"exec" else _LOCKED,)
 
 
 def answer(context: Context) -> bytes:
@@ -94,29 +98,30 @@ def _log_in(context: Context, user: bytes, password: bytes) -> bool:
 
 
 def _hello(context: Context) -> bytes:
+    """Its options take effect one after the other, as in Redis, also in front of one that is wrong."""
     client, args = context.client, context.args
     dialect = parse_i64(args[1]) if len(args) > 1 else client.dialect
     if dialect is None:
         return replies.error(b"ERR Protocol version is not an integer or out of range")
     if dialect not in (2, 3):
         return replies.error(b"NOPROTO unsupported protocol version")
-    name, credentials = None, None
     at = 2
     while at < len(args):
         option, more = args[at].lower(), len(args) - at - 1
         if option == b"auth" and more >= 2:
-            credentials, at = (args[at + 1], args[at + 2]), at + 3
+            if not _log_in(context, args[at + 1], args[at + 2]):
+                return _WRONG_PASSWORD
+            at += 3
         elif option == b"setname" and more:
-            name, at = args[at + 1], at + 2
-            if not _nameable(name):
+            if not _nameable(args[at + 1]):
                 return _BAD_NAME
+            client.name = args[at + 1]
+            at += 2
         else:
             return replies.error(b"ERR Syntax error in HELLO option '%b'" % args[at])
-    if credentials is not None and not _log_in(context, *credentials):
-        return _WRONG_PASSWORD
     if not client.authenticated:
         return _HELLO_FIRST
-    client.dialect, client.name = dialect, client.name if name is None else name
+    client.dialect = dialect
     return replies.mapping(
         [
             (replies.bulk(b"server"), replies.bulk(b"redis")),

@@ -26,6 +26,10 @@ LINE_BYTES: Final = 64 * 1024
 MAX_ARGS: Final = (1 << 31) - 1
 """A command announces no more words. How many there really are is bounded by its bytes."""
 
+STRANGER_WORDS: Final = 10
+STRANGER_BULK_BYTES: Final = 16 * 1024
+"""Of a client that has not shown the password no more is held than so many words of this length, as in Redis."""
+
 
 def command_bytes(limits: ParseLimits) -> int:
     """The most bytes a command takes on the wire: what fits a run fits this, however it is framed."""
@@ -49,9 +53,9 @@ def oversized(limits: ParseLimits) -> Broken:
 
 
 def halts(outcome: Command | Item) -> bool:
-    """Is this one behind which nothing is parsed, or by other limits: as the client may speak another dialect then?"""
+    """Is this one behind which nothing is parsed, or by other limits: of another dialect, or no more of a stranger?"""
     return isinstance(outcome, Foreign) or (
-        isinstance(outcome, Local) and outcome.args[0].lower() in (b"hello", b"reset")
+        isinstance(outcome, Local) and outcome.args[0].lower() in (b"auth", b"hello", b"reset")
     )
 
 
@@ -164,6 +168,8 @@ class PyParser:
             if count is None or count > MAX_ARGS:
                 self._at = begin
                 return broken(b"invalid multibulk length")
+            if limits.stranger and count > STRANGER_WORDS:
+                return broken(b"unauthenticated multibulk length")
             self._announced = count
         while len(self._words) < self._announced:
             line = self._line(b"too big bulk count string")
@@ -175,6 +181,8 @@ class PyParser:
             size = parse_i64(text)
             if size is None or not 0 <= size <= bulk_bytes(limits):
                 return broken(b"invalid bulk length")
+            if limits.stranger and size > STRANGER_BULK_BYTES:
+                return broken(b"unauthenticated bulk length")
             if at + size + 2 - begin > command_bytes(limits):
                 return oversized(limits)
             if at + size + 2 > len(self._buffer):

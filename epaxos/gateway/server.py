@@ -137,7 +137,7 @@ class Connection:
         self._number = self._replica.new_stream()
         self._parser = Parser(self._replica.secret)
         self._transactions = Transactions(
-            self._replica.secret, gateway.parse_limits[2], lambda item: gateway.answer(client, item)
+            self._replica.secret, gateway.parse_limits(client), lambda item: gateway.answer(client, item)
         )
         self._queue: deque[Pending] = deque()
         self._outstanding = 0
@@ -185,7 +185,7 @@ class Connection:
     async def _take_all(self, received: bytes) -> None:
         """Take everything that is complete."""
         while not self._ending:
-            items = self._parser.feed(received, self._gateway.parse_limits[self._client.dialect])
+            items = self._parser.feed(received, self._gateway.parse_limits(self._client))
             for item in items:
                 await self._wait_for_room()
                 for admitted in local.admit(self._client, item):
@@ -206,8 +206,7 @@ class Connection:
 
     def _take(self, item: Step) -> None:
         if isinstance(item, Local) and sessions.is_of_sessions(item):
-            limits = self._gateway.parse_limits[self._client.dialect]
-            asked = sessions.ask(item.args, self._replica, limits)
+            asked = sessions.ask(item.args, self._replica, self._gateway.parse_limits(self._client))
             if isinstance(asked, sessions.Asked):
                 self._submit(asked.run, 1, self._pend(1, asked.reply))
                 return
@@ -303,7 +302,11 @@ class Gateway:
         self.replica = replica
         self.limits = limits
         self._log = log
-        self.parse_limits = {dialect: ParseLimits.of(limits)._replace(dialect=dialect) for dialect in (2, 3)}
+        self._parse_limits = {
+            (dialect, stranger): ParseLimits.of(limits)._replace(dialect=dialect, stranger=stranger)
+            for dialect in (2, 3)
+            for stranger in (False, True)
+        }
         self.connections = 0
         self._server = context.Server(replica, password, limits.connections, count_keys)
         self._ids = itertools.count(1)
@@ -321,6 +324,10 @@ class Gateway:
                 await Connection(self, stream, self._server.client(next(self._ids))).serve()
             finally:
                 self.connections -= 1
+
+    def parse_limits(self, client: context.Client) -> ParseLimits:
+        """What is accepted from this client at present."""
+        return self._parse_limits[client.dialect, not client.authenticated]
 
     def unread(self, client: context.Client, unsent_bytes: int) -> None:
         """This client is cut off, for so much that it has not read."""

@@ -57,3 +57,34 @@ RAW: Final = (
     b"nosuch " + b"a" * 300 + b"\r\n",
 )
 """What is no command, or no sensible one."""
+
+PASSWORD: Final = b"pw"
+LOCKED: Final = (
+    b"PING\r\nGET k\r\nECHO x\r\nMULTI\r\nEXEC\r\nDISCARD\r\nWATCH k\r\nUNWATCH\r\nSELECT x\r\nCLIENT ID\r\n",
+    b"GET\r\nEXEC x\r\nNOSUCH\r\nCLIENT NOSUCH\r\nINCRBY k x\r\nSET k v FOO\r\nMSET a b c\r\nSCAN x\r\n",
+    b"AUTH bad\r\nAUTH default bad\r\nAUTH other pw\r\nAUTH a b c\r\nAUTH\r\nPING\r\n",
+    b"AUTH pw\r\nPING\r\nAUTH bad\r\nPING\r\nAUTH default pw\r\nRESET\r\nPING\r\n",
+    b"RESET\r\nQUIT x\r\n",
+    b"HELLO\r\nHELLO 3\r\nHELLO 4\r\nHELLO x\r\nHELLO 3 foo\r\nHELLO 3 AUTH\r\nPING\r\n",
+    b"HELLO 3 AUTH bad bad foo\r\nPING\r\n",
+    b"HELLO 3 AUTH default pw foo\r\nPING\r\nGET none\r\nHELLO 3\r\nGET none\r\n",
+    b"HELLO 3 SETNAME x foo\r\nHELLO 3\r\nAUTH pw\r\nCLIENT GETNAME\r\n",
+    b"HELLO 3 AUTH default pw SETNAME 'a b'\r\nPING\r\n",
+    b"HELLO 3 SETNAME x AUTH default bad\r\nAUTH pw\r\nCLIENT GETNAME\r\n",
+    b"HELLO 3 AUTH default pw AUTH default bad\r\nPING\r\n",
+    b"HELLO 3 AUTH default pw SETNAME me\r\nCLIENT GETNAME\r\nHELLO 2 AUTH default bad\r\nGET none\r\n",
+    b"POST / HTTP/1.1\r\n",
+    b"PING\r\n*11\r\n",
+    b"*10\r\n" + b"$1\r\nx\r\n" * 10,
+    b"*2\r\n$4\r\nECHO\r\n$16384\r\n" + b"x" * 16384 + b"\r\n",
+    b"*2\r\n$4\r\nECHO\r\n$16385\r\n",
+    b"*12\r\n$99999999999\r\n",
+    b"*x\r\n",
+    b"*1\r\n$99999999999\r\n",
+    b"AUTH pw\r\n*11\r\n$3\r\nDEL\r\n" + b"$1\r\nx\r\n" * 10,
+    b"HELLO 2 AUTH default pw\r\n*2\r\n$4\r\nECHO\r\n$20000\r\n" + b"x" * 20000 + b"\r\n",
+    b"AUTH bad\r\n*11\r\n",
+    b"AUTH pw\r\nRESET\r\n*11\r\n",
+    b"PING " + b"x" * 20000 + b"\r\n",
+)
+"""What is said to a server that asks for `PASSWORD`."""

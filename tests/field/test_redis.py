@@ -9,9 +9,13 @@ import pytest
 import trio
 
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
+from epaxos.gateway.server import serve_clients
 from epaxos.gateway.table import TABLE, Shape
+from epaxos.limits import LimitsConfig
 from tests.field.redis_compare import DIFFERENCES, Comparison, run_corpus, run_random, run_raw
+from tests.field.redis_corpus import LOCKED, PASSWORD, RAW
 from tests.field.redis_pair import redis_server
+from tests.shell.fake_replica import FakeReplica
 
 pytestmark = [pytest.mark.field, pytest.mark.trio]
 
@@ -53,7 +57,19 @@ async def test_chosen_commands_are_answered_as_redis_does(alone: LocalCluster, r
 
 
 async def test_nonsense_is_answered_as_redis_does(alone: LocalCluster, redis_port: int) -> None:
-    await trio.to_thread.run_sync(run_raw, alone.port("CA"), redis_port)
+    await trio.to_thread.run_sync(run_raw, alone.port("CA"), redis_port, RAW)
+
+
+async def test_a_stranger_is_answered_as_redis_does(tmp_path: Path) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    with redis_server(tmp_path, "--requirepass", PASSWORD.decode()) as redis_port:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                lambda: serve_clients(FakeReplica(), listeners, limits=LimitsConfig(), password=PASSWORD)
+            )
+            await trio.to_thread.run_sync(run_raw, port, redis_port, LOCKED)
+            nursery.cancel_scope.cancel()
 
 
 async def test_the_table_says_of_a_command_what_redis_says(alone: LocalCluster, redis_port: int) -> None:

@@ -116,9 +116,11 @@ def test_hello_says_what_redis_says_in_the_dialect_that_was_chosen(talk: Convers
     assert talk.ask("HELLO", "2") == b"*14\r\n" + said % 2
 
 
-def test_a_hello_that_fails_changes_nothing(talk: Conversation) -> None:
+def test_a_hello_that_fails_leaves_the_dialect_and_what_its_first_options_did(talk: Conversation) -> None:
     assert talk.ask("hello", "3", "setname", "a b") == BAD_NAME
     assert talk.ask("client", "getname") == b"$-1\r\n"
+    assert talk.ask("hello", "3", "setname", "x", "foo") == b"-ERR Syntax error in HELLO option 'foo'\r\n"
+    assert talk.ask("client", "getname") == b"$1\r\nx\r\n"
     assert talk.ask("hello", "2", "setname", "me").startswith(b"*14\r\n")
     assert talk.ask("client", "getname") == b"$2\r\nme\r\n"
 

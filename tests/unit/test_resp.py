@@ -15,7 +15,7 @@ from epaxos import replies
 from epaxos.command import MAX_ENTRIES, READ, Command, Entry
 from epaxos.gateway.inline import split_inline
 from epaxos.gateway.items import Broken, Foreign, Item, Local, ParseLimits, Refused, Run
-from epaxos.gateway.resp import LINE_BYTES, PyParser, command_bytes
+from epaxos.gateway.resp import LINE_BYTES, STRANGER_BULK_BYTES, STRANGER_WORDS, PyParser, command_bytes
 from epaxos.limits import LimitsConfig
 from epaxos.machines.kv import SET_NX, Op
 from epaxos.machines.operations import TYPED
@@ -90,11 +90,11 @@ def test_items_stand_in_the_order_of_commands(parse: Parse) -> None:
 
 
 @both
-@pytest.mark.parametrize("name", [b"HELLO", b"reset"])
-def test_what_follows_a_change_of_the_dialect_is_parsed_later(parse: Parse, name: bytes) -> None:
-    first = request(b"GET", b"a") + request(name)
+@pytest.mark.parametrize("words", [[b"HELLO"], [b"reset"], [b"Auth", b"x"]])
+def test_what_follows_a_change_of_the_limits_is_parsed_later(parse: Parse, words: list[bytes]) -> None:
+    first = request(b"GET", b"a") + request(*words)
     consumed, items = parse(first + request(b"GET", b"b"), SECRET, LIMITS)
-    assert (consumed, unpacked(items)) == (len(first), [[get(b"a")], Local([name])])
+    assert (consumed, unpacked(items)) == (len(first), [[get(b"a")], Local(words)])
 
 
 @both
@@ -273,6 +273,20 @@ def test_lengths_are_refused_before_the_bytes_come(parse: Parse) -> None:
 
 
 @both
+def test_of_a_stranger_little_is_held(parse: Parse) -> None:
+    stranger = LIMITS._replace(stranger=True)
+    for start, most, what in (
+        (b"*%d\r\n", STRANGER_WORDS, b"multibulk"),
+        (b"*2\r\n$4\r\nAUTH\r\n$%d\r\n", STRANGER_BULK_BYTES, b"bulk"),
+    ):
+        assert parse(start % most, SECRET, stranger).items == []
+        assert parse(start % (most + 1), SECRET, LIMITS).items == []
+        assert parse(start % (most + 1), SECRET, stranger).items == [
+            Broken(b"-ERR Protocol error: unauthenticated %b length\r\n" % what)
+        ]
+
+
+@both
 def test_a_command_without_end_is_refused(parse: Parse) -> None:
     limit = command_bytes(LIMITS)
     words = b"$0\r\n\r\n" * (limit // 6)
@@ -349,7 +363,7 @@ GARBAGE = st.one_of(
 BUFFERS = st.lists(st.one_of(REQUESTS, REQUESTS, REQUESTS, LINES, GARBAGE), max_size=10).map(b"".join)
 
 
-@given(BUFFERS, st.sampled_from([LIMITS, TIGHT]), st.integers(0, 200))
+@given(BUFFERS, st.sampled_from([LIMITS, TIGHT, TIGHT._replace(stranger=True)]), st.integers(0, 200))
 @settings(max_examples=400, deadline=None)
 def test_the_twins_agree_on_everything(buffer: bytes, limits: ParseLimits, cut: int) -> None:
     for piece in (buffer, buffer[:-cut]):
