@@ -5,6 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+DIFFERENCES: Final[dict[str, list[str]]] = {
+    "spop": [f"sadd s {' '.join(map(str, range(99, 0, -1)))}", "! spop s 20"],
+    "order of members": [
+        "sadd s 3 1 2",
+        "! smembers s",
+        "! sscan s 0",
+        f"hset h {' '.join(map(str, range(2000)))}",
+        "! hgetall h",
+        "! hscan h 0",
+    ],
+    "order of keys": [
+        f"mset {' '.join(map(str, range(98)))}",
+        "! keys *",
+        "! scan 0",
+        "! scan 0 count 1000",
+    ],
+    "wait": ["! wait 0 0"],
+    "absent": ["set k v", "! set k v ex 10", "! set k v keepttl", "! select 1"],
+    "sizes": [
+        f"! set {'k' * 65_536} v",
+        f"! mset {' '.join(['k', 'v' * 400_000] * 3)}",
+        f"! exists {' '.join('k' * 65_537)}",
+        f"! watch {' '.join(map(str, range(1_025)))}",
+        "reset",
+        "multi",
+        f"exists {' '.join('k' * 40_000)}",
+        f"! exists {' '.join('k' * 40_000)}",
+    ],
+    "inside MULTI": ["multi", "! client setname me", "! exec", "multi", "! hello 3", "! exec"],
+    "NUL": ["set k v", "! scan 0\\0 count 1000", "! set k v nx\\0"],
+    "about itself": [
+        *("! info server", "! config get databases", "! config get port", "! client info"),
+        *("! command count", "! command info get", "! command info client|id", "! command list filterby module x"),
+    ],
+}
+"""What differs, as in docs/reference/redis-differences.md, by examples: a conversation as in `redis_corpus.txt`, with a
+mark before each command whose reply is not that of Redis."""
+
 
 def conversations() -> dict[str, list[str]]:
     """Title -> commands of `redis_corpus.txt`, whose first lines say how they are written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from epaxos.gateway.server import serve_clients
 from epaxos.gateway.table import TABLE, Shape
 from epaxos.limits import LimitsConfig
-from tests.field.redis_compare import DIFFERENCES, Comparison, run_corpus, run_random, run_raw
-from tests.field.redis_corpus import LOCKED, PASSWORD, RAW
+from tests.field.redis_compare import Comparison, run_corpus, run_differences, run_random, run_raw
+from tests.field.redis_corpus import DIFFERENCES, LOCKED, PASSWORD, RAW
 from tests.field.redis_pair import redis_server
 from tests.shell.fake_replica import FakeReplica
 
@@ -84,6 +85,17 @@ async def test_the_table_says_of_a_command_what_redis_says(alone: LocalCluster, 
     await trio.to_thread.run_sync(compare)
 
 
-async def test_the_docs_list_every_difference() -> None:
-    text = DOCS.read_text(encoding="utf-8")
-    assert all(f"**{name}**" in text for name in DIFFERENCES)
+async def test_every_difference_is_one(tmp_path: Path, redis_port: int) -> None:
+    async with local_cluster(ClusterSpec(names=("CA", "VA", "IR"), directory=tmp_path)) as running:
+        await running.wait_ready(within_s=WITHIN_S)
+
+        def compare() -> None:
+            with Comparison([running.port("CA")], redis_port) as comparison:
+                run_differences(comparison)
+
+        await trio.to_thread.run_sync(compare)
+
+
+async def test_the_docs_list_every_difference_and_no_other() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == list(DIFFERENCES)

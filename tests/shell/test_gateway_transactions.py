@@ -83,13 +83,6 @@ async def test_a_transaction_is_one_command_of_what_it_touches() -> None:
             ],
         ),
         (
-            "multi; epaxos session open; exec",
-            [
-                *(OK, b"-ERR sessions inside MULTI are not allowed\r\n"),
-                b"-EXECABORT Transaction discarded because of previous errors.\r\n",
-            ],
-        ),
-        (
             "multi; exec now; exec",
             [
                 OK,
@@ -102,6 +95,20 @@ async def test_a_transaction_is_one_command_of_what_it_touches() -> None:
 async def test_the_queue(text: str, replies: list[bytes]) -> None:
     async with connected(FakeReplica()) as client:
         await ask(client, text, b"".join(replies))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["hello 3", "AUTH x", "client SETNAME me", "client setinfo lib-name x", "config resetstat", "epaxos session open"],
+)
+async def test_what_changes_more_than_keys_has_no_place_in_a_transaction(command: str) -> None:
+    replica = FakeReplica()
+    async with connected(replica) as client:
+        refused = b"-ERR Command not allowed inside a transaction\r\n"
+        aborted = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        await ask(client, f"multi; set a 1; {command}; exec", OK + QUEUED + refused + aborted)
+        await ask(client, "client getname; get a", b"$-1\r\n" * 2)
+    assert replica.resets == 0
 
 
 async def test_quit_is_not_queued() -> None:
