@@ -254,6 +254,10 @@ def _status(context: Context) -> bytes:
     return replies.bulk(json.dumps(context.server.host.status(), sort_keys=True).encode())
 
 
+def _metrics(context: Context) -> bytes:
+    return replies.bulk(context.server.host.prometheus().encode())
+
+
 def _command(context: Context) -> bytes:
     return replies.array(_described(spec, context.client.dialect) for spec in TABLE.values())
 
@@ -350,6 +354,7 @@ _ANSWERS: Final[Mapping[bytes, Answer]] = {
     b"command|list": _command_list,
     b"config|get": _config_get,
     b"config|resetstat": _reset_stats,
+    b"epaxos|metrics": _metrics,
     b"epaxos|resetstats": _reset_stats,
     b"epaxos|status": _status,
     b"latency|history": _latency_none,

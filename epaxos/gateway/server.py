@@ -66,6 +66,9 @@ class Replica(Interface):
     def status(self) -> Mapping[str, object]:
         """Counters and watermarks for people, JSON-able."""
 
+    def prometheus(self) -> str:
+        """`status`, and the latencies, in Prometheus's text format."""
+
     def reset_stats(self) -> None:
         """Begin the counters anew."""
 

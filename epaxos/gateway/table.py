@@ -295,9 +295,10 @@ _SPECS: Final = (
              Subcommand("latest", 2, "Nothing, likewise."),
              Subcommand("reset", -2, "How many events were forgotten: none."),
          )),
-    Spec("epaxos", -2, _ANSWERS_FAST, _NONE, _SERVER, "0.1.0", "STATUS of this replica, RESETSTATS, SESSION, CALL",
+    Spec("epaxos", -2, _ANSWERS_FAST, _NONE, _SERVER, "0.1.0", "STATUS, METRICS, RESETSTATS, SESSION, CALL",
          subcommands=(
              Subcommand("call", -6, "A handle, a number, a floor and a command: have it applied exactly once."),
+             Subcommand("metrics", 2, "The same and more, in Prometheus's text format."),
              Subcommand("resetstats", 2, "Begin the counters anew."),
              Subcommand("session", -3, "OPEN [FIFO] gives the handle of a session; CLOSE ends it."),
              Subcommand("status", 2, "Counters and watermarks of this replica, as JSON."),

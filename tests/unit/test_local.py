@@ -25,6 +25,9 @@ class Host:
     def status(self) -> dict[str, object]:
         return {"name": "CA", "executed": 7, "lanes": [1, 2]}
 
+    def prometheus(self) -> str:
+        return "epaxos_executed_commands_total 7\n"
+
     def reset_stats(self) -> None:
         self.resets += 1
 
@@ -193,6 +196,7 @@ def test_epaxos_status_is_json_and_the_counters_can_be_reset(talk: Conversation)
     status = talk.understand("EPAXOS", "STATUS")
     assert isinstance(status, bytes)
     assert json.loads(status) == talk.host.status()
+    assert talk.understand("EPAXOS", "METRICS") == b"epaxos_executed_commands_total 7\n"
     assert talk.ask("EPAXOS", "RESETSTATS") == talk.ask("config", "resetstat") == b"+OK\r\n"
     assert talk.host.resets == 2
     assert talk.ask("epaxos", "foo") == b"-ERR unknown subcommand 'foo'. Try EPAXOS HELP.\r\n"
