@@ -4,9 +4,10 @@ A connection has a reader, which parses what it received and hands it on, and a 
 all replies up to the first command without one, in one go, once a turn. Runs may be answered in pieces and out of
 order. While `pipeline_commands` commands of a connection are unanswered, or `client_reply_bytes` of its replies are
 unsent, its reader does not parse, then does not read, and then TCP stops the client. The replies to what it had sent by
-then may still be many times as long: with more than `client_output_bytes` of them unsent the connection is closed. So
-whoever sends and never reads holds a bounded amount of memory. A reply is never bounded by itself: it is as long as the
-values asked for.
+then may still be many times as long: with more than `client_output_bytes` of them unsent the connection is closed, and
+with more than `client_output_total_bytes` unsent to all clients the one to which most is. So whoever sends and never
+reads holds a bounded amount of memory, and all of them together do. Within that a reply is not bounded by itself: it is
+as long as the values asked for.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Connection:
         self._queue: deque[Pending] = deque()
         self._outstanding = 0
         """Commands whose replies have not been handed to the writer."""
-        self._unsent = 0
+        self.unsent = 0
         """Bytes of replies that have not been sent."""
         self._closed = False
         """Nobody listens any more."""
@@ -164,13 +165,24 @@ class Connection:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._read)
         finally:
-            self._closed = True
+            self._close()
             for pending in self._queue:
                 if pending.unanswered:
                     self._replica.cancel(pending)
             self._queue.clear()
             for item in self._transactions.forget():
                 self._take(item)
+
+    def cut_off(self) -> None:
+        """End it, for what its client leaves unread."""
+        self._close()
+        self._scope.cancel()
+        self._gateway.unread(self._client, self.unsent)
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._gateway.left(self)
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -203,7 +215,7 @@ class Connection:
 
     async def _wait_for_room(self) -> None:
         limits = self._gateway.limits
-        while self._outstanding >= limits.pipeline_commands or self._unsent >= limits.client_reply_bytes:
+        while self._outstanding >= limits.pipeline_commands or self.unsent >= limits.client_reply_bytes:
             self._room = trio.Event()
             await self._room.wait()
 
@@ -246,13 +258,13 @@ class Connection:
         """So many more bytes of replies can be sent, or could if those of earlier commands were there."""
         if self._closed:
             return
-        self._unsent += size
-        if self._unsent > self._gateway.limits.client_output_bytes and (commands > 1 or self._unsent > size):
-            self._closed = True
-            self._scope.cancel()
-            self._gateway.unread(self._client, self._unsent)
+        self.unsent += size
+        self._gateway.owes(size)
+        if self._closed:
             return
-        if self._queue[0] is pending:
+        if self.unsent > self._gateway.limits.client_output_bytes and (commands > 1 or self.unsent > size):
+            self.cut_off()
+        elif self._queue[0] is pending:
             self._work.set()
 
     async def _write(self) -> None:
@@ -264,14 +276,19 @@ class Connection:
                 except trio.BrokenResourceError:
                     self._scope.cancel()
                     return
-                self._unsent -= len(data)
-                self._room.set()
+                self._sent(len(data))
             elif self._ending and not self._queue:
                 self._scope.cancel()
                 return
             else:
                 self._work = trio.Event()
                 await self._work.wait()
+
+    def _sent(self, size: int) -> None:
+        if not self._closed:
+            self.unsent -= size
+            self._gateway.owes(-size)
+            self._room.set()
 
     def _collect(self) -> bytes:
         """All replies that can be sent, in order."""
@@ -311,6 +328,9 @@ class Gateway:
             for stranger in (False, True)
         }
         self.connections = 0
+        self._listening: set[Connection] = set()
+        self._unsent = 0
+        """Bytes of replies that have not been sent to them."""
         self._server = context.Server(replica, password, limits.connections, count_keys)
         self._ids = itertools.count(1)
 
@@ -323,14 +343,27 @@ class Gateway:
                 await _turn_away(stream)
                 return
             self.connections += 1
+            connection = Connection(self, stream, self._server.client(next(self._ids)))
+            self._listening.add(connection)
             try:
-                await Connection(self, stream, self._server.client(next(self._ids))).serve()
+                await connection.serve()
             finally:
                 self.connections -= 1
 
     def parse_limits(self, client: context.Client) -> ParseLimits:
         """What is accepted from this client at present."""
         return self._parse_limits[client.dialect, not client.authenticated]
+
+    def owes(self, size: int) -> None:
+        """So many more bytes have to be sent to some client, or fewer. It may be cut off, or another."""
+        self._unsent += size
+        while self._unsent > self.limits.client_output_total_bytes:
+            max(self._listening, key=lambda each: each.unsent).cut_off()
+
+    def left(self, connection: Connection) -> None:
+        """It listens no more."""
+        self._listening.remove(connection)
+        self._unsent -= connection.unsent
 
     def unread(self, client: context.Client, unsent_bytes: int) -> None:
         """This client is cut off, for so much that it has not read."""
