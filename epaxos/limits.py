@@ -225,7 +225,7 @@ class LimitsConfig:
         too_large="memory, for many clients that pipeline reads of large values and never read the replies",
     )
     connections: int = _limit(
-        10_000,
+        1 << 14,
         Range(1, 1 << 20, "connections"),
         bounds="client connections at one replica; further ones are told so and closed",
         too_small="clients are turned away from an idle replica",
