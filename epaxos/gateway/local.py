@@ -247,6 +247,7 @@ def _config_get(context: Context) -> bytes:
 
 def _reset_stats(context: Context) -> bytes:
     context.server.host.reset_stats()
+    context.server.traffic.reset()
     return replies.OK
 
 

@@ -195,6 +195,7 @@ class Connection:
             if not received:
                 self._scope.cancel()
                 return
+            self._gateway.traffic.input_bytes += len(received)
             await self._take_all(bytes(received))
 
     async def _take_all(self, received: bytes) -> None:
@@ -247,6 +248,7 @@ class Connection:
         self._replica.submit(waiter, self._number, run, commands, deadline_us)
 
     def _pend(self, commands: int, instead: bytes | None = None) -> Pending:
+        self._gateway.traffic.count(commands, self._replica.now_us())
         pending = Pending(self, commands, self._client.dialect, instead)
         self._queue.append(pending)
         self._outstanding += commands
@@ -285,6 +287,7 @@ class Connection:
                 await self._work.wait()
 
     def _sent(self, size: int) -> None:
+        self._gateway.traffic.output_bytes += size
         if not self._closed:
             self.unsent -= size
             self._gateway.owes(-size)
@@ -306,8 +309,8 @@ class Connection:
 class Gateway:
     """The clients of one replica.
 
-    With a `password` nothing is done for a client that has not shown it; `count_keys` says how many keys there are, and
-    `log` is told of clients that are cut off.
+    With a `password` nothing is done for a client that has not shown it; `count_keys` says how many keys there are,
+    `port` where it listens, and `log` is told of clients that are cut off.
     """
 
     def __init__(
@@ -317,6 +320,7 @@ class Gateway:
         *,
         password: bytes | None = None,
         count_keys: Callable[[], int] = lambda: 0,
+        port: int = 0,
         log: Log | None = None,
     ) -> None:
         self.replica = replica
@@ -331,7 +335,8 @@ class Gateway:
         self._listening: set[Connection] = set()
         self._unsent = 0
         """Bytes of replies that have not been sent to them."""
-        self._server = context.Server(replica, password, limits.connections, count_keys)
+        self.traffic = context.Traffic()
+        self._server = context.Server(replica, password, limits.connections, count_keys, port, self.traffic)
         self._ids = itertools.count(1)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -339,7 +344,9 @@ class Gateway:
         if isinstance(stream, trio.SocketStream):
             _keep_alive(stream)
         async with stream:
+            self.traffic.connections += 1
             if self.connections >= self.limits.connections:
+                self.traffic.turned_away += 1
                 await _turn_away(stream)
                 return
             self.connections += 1
@@ -396,7 +403,7 @@ async def _turn_away(stream: trio.abc.Stream) -> None:
 
 async def serve_clients(
     replica: Replica,
-    listeners: Sequence[trio.abc.Listener[trio.SocketStream]],
+    listeners: Sequence[trio.SocketListener],
     *,
     limits: LimitsConfig,
     password: bytes | None = None,
@@ -404,5 +411,6 @@ async def serve_clients(
     log: Log | None = None,
 ) -> None:
     """Serve Redis clients of `replica` on `listeners` until cancelled; see `Gateway`."""
-    gateway = Gateway(replica, limits, password=password, count_keys=count_keys, log=log)
+    port = listeners[0].socket.getsockname()[1]
+    gateway = Gateway(replica, limits, password=password, count_keys=count_keys, port=port, log=log)
     await trio.serve_listeners(gateway.serve, list(listeners))

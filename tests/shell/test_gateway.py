@@ -152,6 +152,23 @@ async def test_in_resp3_nothing_is_said_otherwise_from_the_next_command_on() -> 
         assert bytes(await client.receive_some()).endswith(b"*0\r\n*2\r\n_\r\n_\r\n")
 
 
+async def test_info_says_what_came_and_went() -> None:
+    gateway = Gateway(FakeReplica(), LimitsConfig(connections=1))
+    async with trio.open_nursery() as nursery:
+        client, server = trio.testing.memory_stream_pair()
+        nursery.start_soon(gateway.serve, server)
+        await client.send_all(b"PING\r\n")
+        assert await receive(client, 7) == b"+PONG\r\n"
+        _late, turned_away = trio.testing.memory_stream_pair()
+        await gateway.serve(turned_away)
+        await client.send_all(b"INFO stats\r\n")
+        await settled()
+        said = bytes(await client.receive_some()).split(b"\r\n")
+        assert {b"total_connections_received:2", b"rejected_connections:1"} <= set(said)
+        assert {b"total_net_input_bytes:18", b"total_net_output_bytes:7"} <= set(said)
+        nursery.cancel_scope.cancel()
+
+
 async def test_status_and_counters_of_the_replica() -> None:
     replica = FakeReplica()
     async with connected(replica) as client:

@@ -8,7 +8,7 @@ import hiredis
 import pytest
 
 from epaxos.gateway.commands import plan
-from epaxos.gateway.context import Client, Context, Server
+from epaxos.gateway.context import Client, Context, Server, Traffic
 from epaxos.gateway.items import Local, ParseLimits, Refused
 from epaxos.gateway.local import answer
 from epaxos.gateway.table import TABLE
@@ -21,6 +21,10 @@ BAD_NAME = b"-ERR Client names cannot contain spaces, newlines or special charac
 class Host:
     def __init__(self) -> None:
         self.resets = 0
+        self.clock_us = 0
+
+    def now_us(self) -> int:
+        return self.clock_us
 
     def status(self) -> dict[str, object]:
         return {"name": "CA", "executed": 7, "lanes": [1, 2]}
@@ -38,7 +42,7 @@ class Conversation:
     def __init__(self) -> None:
         self.host = Host()
         self.client = Client(id=42)
-        self.server = Server(self.host, None, 10_000, lambda: 5)
+        self.server = Server(self.host, None, 10_000, lambda: 5, 6379, Traffic())
 
     def ask(self, *words: str | bytes) -> bytes:
         planned = plan([word.encode() if isinstance(word, str) else word for word in words], LIMITS)
@@ -164,6 +168,27 @@ def test_info_has_sections(talk: Conversation) -> None:
     ]
     assert b"connected_clients:3" in lines and b"executed:7" in lines and b"name:CA" in lines
     assert talk.understand("info", "KEYSPACE") == b"# Keyspace\r\ndb0:keys=5,expires=0,avg_ttl=0\r\n"
+
+
+def test_info_counts_what_dashboards_read(talk: Conversation) -> None:
+    def told() -> dict[str, str]:
+        text = talk.understand("info")
+        assert isinstance(text, bytes)
+        return dict(line.split(":", 1) for line in text.decode().split("\r\n") if ":" in line)
+
+    traffic = talk.server.traffic
+    traffic.connections, traffic.turned_away, traffic.input_bytes, traffic.output_bytes = 9, 1, 100, 200
+    for second, commands in ((0, 5), (1, 20), (1, 30)):
+        traffic.count(commands, second * 1_000_000 + 7)
+    for second, per_s in ((1, 5), (2, 50), (3, 0)):
+        talk.host.clock_us = second * 1_000_000
+        assert told()["instantaneous_ops_per_sec"] == str(per_s)
+    names = ("total_connections_received", "rejected_connections", "total_net_input_bytes", "total_net_output_bytes")
+    assert [told()[name] for name in names] == ["9", "1", "100", "200"]
+    assert told()["tcp_port"] == "6379"
+    assert told()["used_memory_human"][-1] in "KMG"
+    talk.ask("config", "resetstat")
+    assert [told()[name] for name in names] == ["0"] * 4
 
 
 def test_the_commands_are_those_of_the_table(talk: Conversation) -> None:
