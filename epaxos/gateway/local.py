@@ -18,9 +18,9 @@ from epaxos.gateway.encode import SYNTAX_ERROR
 from epaxos.gateway.information import REDIS_VERSION, info
 from epaxos.gateway.items import Broken, Foreign, Item, Local, Refused, Run
 from epaxos.gateway.table import TABLE, Spec
+from epaxos.machines.kv import NOT_AN_INTEGER
 from epaxos.machines.numbers import parse_i64
 
-_NOT_AN_INTEGER: Final = replies.error(b"ERR value is not an integer or out of range")
 _USER: Final = b"default"
 _WRONG_PASSWORD: Final = replies.error(b"WRONGPASS invalid username-password pair or user is disabled.")
 _LOCKED: Final = Refused(replies.error(b"NOAUTH Authentication required."))
@@ -71,7 +71,7 @@ def _quit(context: Context) -> bytes:
 def _select(context: Context) -> bytes:
     index = parse_i64(context.args[1])
     if index is None:
-        return _NOT_AN_INTEGER
+        return NOT_AN_INTEGER
     if not -(1 << 31) <= index < 1 << 31:
         return replies.error(b"ERR value is out of range, value must between -2147483648 and 2147483647")
     return replies.OK if index == 0 else replies.error(b"ERR DB index is out of range")
@@ -200,7 +200,7 @@ def _time(context: Context) -> bytes:
 def _wait(context: Context) -> bytes:
     """A write was answered when a quorum held it: so many others at least, without any waiting."""
     if parse_i64(context.args[1]) is None:
-        return _NOT_AN_INTEGER
+        return NOT_AN_INTEGER
     timeout = parse_i64(context.args[2])
     if timeout is None:
         return replies.error(b"ERR timeout is not an integer or out of range")

@@ -17,15 +17,15 @@ from typing import Final, NamedTuple, Protocol as Interface
 from epaxos import replies
 from epaxos.errors import Rejected
 from epaxos.gateway.commands import plan, too_large, wrong_arity
+from epaxos.gateway.encode import SYNTAX_ERROR
 from epaxos.gateway.items import Foreign, Local, ParseLimits, Refused
+from epaxos.machines.kv import NOT_AN_INTEGER
 from epaxos.machines.numbers import parse_i64
 from epaxos.packing import encode_run
 from epaxos.session import Ended, SessionId, Stamp, end_run, open_run, stamped
 
 _FIFO: Final = "f"
 _NO_SESSION: Final = Refused(replies.error(b"ERR this is not the handle of a session"))
-_NO_NUMBER: Final = Refused(replies.error(b"ERR value is not an integer or out of range"))
-_SYNTAX: Final = Refused(replies.error(b"ERR syntax error"))
 
 
 class Namer(Interface):
@@ -76,7 +76,7 @@ def _session(args: Sequence[bytes], replica: Namer) -> Asked | Refused:
     if what == b"close" and word is not None:
         found = _parse_handle(word)
         return _NO_SESSION if found is None else Asked(end_run([Ended(found[0], None)]), replies.OK)
-    return _SYNTAX
+    return Refused(SYNTAX_ERROR)
 
 
 def _call(args: Sequence[bytes], replica: Namer, limits: ParseLimits) -> Asked | Refused:
@@ -87,7 +87,7 @@ def _call(args: Sequence[bytes], replica: Namer, limits: ParseLimits) -> Asked |
         return _NO_SESSION
     number, floor = parse_i64(args[3]), parse_i64(args[4])
     if number is None or floor is None or number < 0 or floor < 0:
-        return _NO_NUMBER
+        return Refused(NOT_AN_INTEGER)
     planned = plan(args[5:], limits._replace(dialect=2))
     if isinstance(planned, Refused):
         return planned
