@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NoReturn
@@ -463,8 +464,18 @@ for _each in _WORDS:
     metavar="SECONDS",
     help="Until all replicas are there, linked, and have executed what any had; exit with 1 when that takes longer.",
 )
+@click.option("--at", metavar="NAME", help="Ask this replica and no other.")
+@click.option("--prometheus", is_flag=True, help="Every figure of the replica --at, in Prometheus's text format.")
 @json_option
-def status(config_path: str, overrides: Sequence[str], watch: bool, wait_s: float | None, as_json: bool) -> int:
+def status(
+    config_path: str,
+    overrides: Sequence[str],
+    watch: bool,
+    wait_s: float | None,
+    at: str | None,
+    prometheus: bool,
+    as_json: bool,
+) -> int:
     """One row a replica: what it has executed, how far behind it is, latencies, disk.
 
     Example: epaxos status --config cluster.toml --watch
@@ -474,6 +485,12 @@ def status(config_path: str, overrides: Sequence[str], watch: bool, wait_s: floa
     from epaxos.commands import status as module
 
     found, console = Config.load(config_path, overrides), Console(as_json)
+    if at is not None:
+        found = replace(found, replicas=(found.replica(at),))
+    if prometheus:
+        if at is None or watch or wait_s is not None:
+            raise click.UsageError("--prometheus gives the figures of one replica, once: name it with --at")
+        return module.metrics(found, console)
     if wait_s is None:
         return trio.run(partial(module.show, found, console, watch=watch))
     if watch:

@@ -216,8 +216,15 @@ class LimitsConfig:
         too_small="a client that pipelines reads of large values is cut off although it reads",
         too_large="memory, for a client that pipelines reads of large values and never reads the replies",
     )
+    client_output_total_bytes: int = _limit(
+        1 << 30,
+        Range(64 << 10, 1 << 40, "bytes"),
+        bounds="the same of all clients together; above it the connection for which most is waiting is closed",
+        too_small="a client that asks for much is cut off although it reads, or for what others leave unread",
+        too_large="memory, for many clients that pipeline reads of large values and never read the replies",
+    )
     connections: int = _limit(
-        10_000,
+        1 << 14,
         Range(1, 1 << 20, "connections"),
         bounds="client connections at one replica; further ones are told so and closed",
         too_small="clients are turned away from an idle replica",

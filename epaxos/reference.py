@@ -225,8 +225,8 @@ def redis_page() -> str:
         _GENERATED,
         "Types of reply, error texts and argument checks are those of Redis, in RESP2, RESP3 and inline;",
         "[redis-differences.md](redis-differences.md) lists what differs. Commands that touch keys are replicated, and",
-        "take effect in one order for each key at all replicas. The replica at hand answers the others by itself; a",
-        "transaction is one command that touches what its commands touch and the watched keys.\n",
+        "take effect in one order for each key at all replicas. The replica at hand answers the others by itself. A",
+        "watched key is written when the watch begins and when it ends: it has a mark in between.\n",
     ]
     groups: dict[str, list[Spec]] = {}
     for spec in TABLE.values():

@@ -29,6 +29,9 @@ from epaxos.packing import barrier_run, decode_run, encode_run
 WINDOW: Final = 1024
 """How far a number may be ahead of the floor that its command carries: it bounds what is kept of a session."""
 
+RESULT_BYTES: Final = 64 * 1024
+"""A longer result is not kept for copies of its command. Not a setting: every replica must keep the same ones."""
+
 _KEY: Final = struct.Struct("<HQQ")
 _KEY_PREFIX: Final = b"\x00session"
 _STAMP: Final = struct.Struct("<QQ")

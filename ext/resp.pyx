@@ -23,6 +23,8 @@ from epaxos.gateway.table import TABLE
 cdef enum:
     LINE_BYTES = 64 * 1024
     MAX_ARGS = 0x7FFFFFFF
+    STRANGER_WORDS = 10
+    STRANGER_BULK_BYTES = 16 * 1024
     SHORT_LINE_BYTES = 8
 
     KEY = 1
@@ -144,6 +146,7 @@ cdef class Parser:
     cdef int64_t command_limit
     cdef int64_t run_limit
     cdef int64_t run_commands
+    cdef bint stranger
     cdef list items
     cdef Buffer words
     cdef Buffer table
@@ -202,6 +205,7 @@ cdef class Parser:
         self.value_limit = limits.value_bytes
         self.run_limit = limits.run_bytes
         self.run_commands = limits.run_commands
+        self.stranger = limits.stranger
         self.bulk_limit = pure.bulk_bytes(limits)
         self.command_limit = pure.command_bytes(limits)
         return 0
@@ -291,6 +295,8 @@ cdef class Parser:
                 return step
             if self.announced > MAX_ARGS:
                 return self.wrong(pure.broken(b"invalid multibulk length"))
+            if self.stranger and self.announced > STRANGER_WORDS:
+                return self.wrong(pure.broken(b"unauthenticated multibulk length"))
             self.at = next_
             self.begun = True
         while <int64_t>(self.places.size // sizeof(Place)) < self.announced:
@@ -299,6 +305,8 @@ cdef class Parser:
                 return step
             if size < 0 or size > self.bulk_limit:
                 return self.wrong(pure.broken(b"invalid bulk length"))
+            if self.stranger and size > STRANGER_BULK_BYTES:
+                return self.wrong(pure.broken(b"unauthenticated bulk length"))
             if next_ + size + 2 - self.begin > self.command_limit:
                 return self.wrong(pure.oversized(self.limits))
             if next_ + size + 2 > self.size:
@@ -357,7 +365,7 @@ cdef class Parser:
         if type(outcome) is not tuple:
             self.flush()
             self.items.append(outcome)
-            self.paused = pure.changes_dialect(outcome)
+            self.paused = pure.halts(outcome)
             return 0
         self.room_for(len(outcome), commands.packed_bytes(outcome))
         for op, flags, key, payload in outcome:

@@ -1,4 +1,4 @@
-"""`epaxos status`: one row a replica, asked of each replica itself."""
+"""`epaxos status`: one row a replica, asked of each replica itself, or all the figures of one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final
 import trio
 
 from epaxos.client import Client
+from epaxos.commands import byhand
 from epaxos.config import Config
 from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
 from epaxos.errors import EpaxosError
@@ -72,6 +73,13 @@ def _apart(found: list[Status]) -> Iterator[str]:
         lost = [peer for peer, link in status["peers"].items() if not link["up"] and peer not in silent]
         if lost:
             yield f"{status['name']} has no link to {' '.join(lost)}"
+
+
+def metrics(config: Config, console: Console) -> int:
+    """Show the figures of the one replica of `config` in Prometheus's text format; the exit code. Raises as `ask`."""
+    text = byhand.ask(config, None, ("EPAXOS", "METRICS"), timeout_s=ANSWER_WITHIN_S).rstrip("\n")
+    console.result(text, text)
+    return EXIT_DONE
 
 
 async def gather(config: Config) -> list[Status]:

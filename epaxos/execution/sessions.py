@@ -16,7 +16,7 @@ from typing import Final
 import cbor2
 
 from epaxos.errors import Rejected, StorageError, Unknown
-from epaxos.session import Ended, Opening, SessionId, Stamp
+from epaxos.session import RESULT_BYTES, Ended, Opening, SessionId, Stamp
 
 VERSION: Final = 1
 
@@ -74,7 +74,7 @@ class Session:
     floor: int = 0
     """The largest floor that any of its commands carried."""
     results: dict[int, bytes] = field(default_factory=dict)
-    """Of executed numbers above the floor: a rule that does not depend on the order of execution."""
+    """Of executed numbers above the floor, the short ones: a rule that does not depend on the order of execution."""
 
     def raise_floor(self, floor: int) -> None:
         """The client has the results up to here. It says nothing about which numbers were executed."""
@@ -119,7 +119,7 @@ class Sessions:
         session.raise_floor(stamp.floor)
         if stamp.number in session.executed:
             result = session.results.get(stamp.number)
-            return result if result is not None else Unknown("applied earlier; its result was no longer kept")
+            return result if result is not None else Unknown("applied earlier; its result is not kept")
         if session.fifo and stamp.number != session.executed.last + 1:
             return Rejected("out_of_order", f"number {stamp.number} follows {session.executed.last}: resubmit in order")
         session.executed.add(stamp.number)
@@ -128,7 +128,7 @@ class Sessions:
     def keep(self, stamp: Stamp, result: bytes) -> None:
         """What came of the command that took effect."""
         session = self._sessions[stamp.session]
-        if stamp.number > session.floor:
+        if stamp.number > session.floor and len(result) <= RESULT_BYTES:
             session.results[stamp.number] = result
 
     def end(self, ended: Iterable[Ended]) -> None:

@@ -1,8 +1,8 @@
 """What happens with a command: by the table, in Redis's words where it is wrong.
 
 `plan` turns the words of one command into a packed command to be replicated, a command for the replica at hand
-(`Local`), or an error (`Refused`). The compiled parser packs the plain shapes by itself, by the same table, and asks
-`plan` about everything else.
+(`Local`), an error (`Refused`), or the end of the connection (`Foreign`). The compiled parser packs the plain shapes by
+itself, by the same table, and asks `plan` about everything else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from epaxos import replies
 from epaxos.command import ENTRY, MAX_ENTRIES, RUN_HEADER, WHOLE, Command, Entry
 from epaxos.errors import Rejected
-from epaxos.gateway.items import Local, ParseLimits, Refused
+from epaxos.gateway.items import Foreign, Local, ParseLimits, Refused
 from epaxos.gateway.table import TABLE, Shape, Spec
 from epaxos.machines.operations import TYPED, pack_words
 
@@ -28,6 +28,9 @@ EXEC_MISCALLED: Final = Refused(
     fatal=True,
 )
 """EXEC with words behind it, which is the end of the transaction."""
+
+_FOREIGN: Final = frozenset({b"post", b"host:"})
+"""What a browser says first: a page on the web may send commands to a port of its reader's machine, behind this."""
 
 
 def _shown(word: bytes, limit: int = _SHOWN_BYTES) -> bytes:
@@ -63,10 +66,13 @@ def arity_fits(arity: int, words: int) -> bool:
 # ---------------------------------------------------------------------------------------------------------- the plan
 
 
-def plan(args: Sequence[bytes], limits: ParseLimits) -> Command | Local | Refused:
+def plan(args: Sequence[bytes], limits: ParseLimits) -> Command | Local | Refused | Foreign:
     """What happens with the command of these words (at least one)."""
-    spec = TABLE.get(args[0].lower())
+    name = args[0].lower()
+    spec = TABLE.get(name)
     if spec is None:
+        if name in _FOREIGN:
+            return Foreign(args[0])
         return Refused(unknown_command(args), fatal=True)
     if not arity_fits(spec.arity, len(args)):
         if spec.name == "exec":

@@ -8,10 +8,11 @@ from typing import Final
 from epaxos import replies
 from epaxos.command import Command, Entry
 from epaxos.gateway.items import Refused
+from epaxos.machines import operations
 from epaxos.machines.kv import INCREMENT, NOT_AN_INTEGER, SET_GET, SET_NX, SET_XX
 from epaxos.machines.numbers import I64_MIN, parse_i64
 
-SYNTAX_ERROR: Final = replies.error(b"ERR syntax error")
+SYNTAX_ERROR: Final = replies.error(b"ERR " + operations.SYNTAX_ERROR)
 _NO_SUCH_DECREMENT: Final = replies.error(b"ERR decrement would overflow")
 
 _SET_FLAGS: Final = {b"nx": SET_NX, b"xx": SET_XX, b"get": SET_GET}

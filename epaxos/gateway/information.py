@@ -19,6 +19,7 @@ REDIS_VERSION: Final = "7.0.15"
 
 _ALL: Final = frozenset({b"default", b"all", b"everything"})
 _KIB: Final = 1024
+_UNITS: Final = "BKMGT"
 _STATM: Final = Path("/proc/self/statm")
 
 Lines = list[tuple[str, object]]
@@ -43,7 +44,7 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     peak_bytes = usage.ru_maxrss * _KIB
     resident_bytes = _resident_bytes(peak_bytes)
-    keys = context.server.count_keys()
+    keys, traffic = context.server.count_keys(), context.server.traffic
     yield (
         "Server",
         [
@@ -53,6 +54,7 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
             ("arch_bits", sys.maxsize.bit_length() + 1),
             ("epaxos_version", VERSION),
             ("process_id", os.getpid()),
+            ("tcp_port", context.server.port),
             ("uptime_in_seconds", uptime_s),
             ("uptime_in_days", uptime_s // 86_400),
         ],
@@ -65,8 +67,11 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
         "Memory",
         [
             ("used_memory", resident_bytes),
+            ("used_memory_human", _human(resident_bytes)),
             ("used_memory_rss", resident_bytes),
+            ("used_memory_rss_human", _human(resident_bytes)),
             ("used_memory_peak", peak_bytes),
+            ("used_memory_peak_human", _human(peak_bytes)),
             ("maxmemory", 0),
             ("maxmemory_policy", "noeviction"),
         ],
@@ -74,13 +79,28 @@ def _sections(context: Context) -> Iterator[tuple[str, Lines]]:
     yield "Persistence", [("loading", 0), ("aof_enabled", 1), ("aof_rewrite_in_progress", 0)]
     yield (
         "Stats",
-        [("total_commands_processed", status.get("executed", 0)), ("expired_keys", 0), ("evicted_keys", 0)],
+        [
+            ("total_connections_received", traffic.connections),
+            ("total_commands_processed", status.get("executed", 0)),
+            ("instantaneous_ops_per_sec", traffic.commands_per_s(context.server.host.now_us())),
+            ("total_net_input_bytes", traffic.input_bytes),
+            ("total_net_output_bytes", traffic.output_bytes),
+            ("rejected_connections", traffic.turned_away),
+            ("expired_keys", 0),
+            ("evicted_keys", 0),
+        ],
     )
     yield "Replication", [("role", "master"), ("connected_slaves", 0)]
     yield "CPU", [("used_cpu_sys", f"{usage.ru_stime:.6f}"), ("used_cpu_user", f"{usage.ru_utime:.6f}")]
     yield "Cluster", [("cluster_enabled", 0)]
     yield "Keyspace", [("db0", f"keys={keys},expires=0,avg_ttl=0")] if keys else []
     yield "Epaxos", [(name, value) for name, value in status.items() if isinstance(value, int | str | float)]
+
+
+def _human(size: int) -> str:
+    """A size as Redis writes it: `512B`, `1.50M`."""
+    power = min((max(size, 1).bit_length() - 1) // 10, len(_UNITS) - 1)
+    return f"{size / _KIB**power:.2f}{_UNITS[power]}" if power else f"{size}B"
 
 
 def _resident_bytes(peak_bytes: int) -> int:

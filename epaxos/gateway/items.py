@@ -36,7 +36,14 @@ class Broken(NamedTuple):
     reply: bytes
 
 
-Item = Run | Local | Refused | Broken
+class Foreign(NamedTuple):
+    """No client of Redis says this: something else was made to speak to this port. The connection is closed at once,
+    without a word, and nothing behind this is looked at."""
+
+    word: bytes
+
+
+Item = Run | Local | Refused | Broken | Foreign
 
 
 class Unheard(NamedTuple):
@@ -47,13 +54,6 @@ class Unheard(NamedTuple):
 
 Step = Item | Unheard
 """What is to be done for a connection."""
-
-
-class Parsed(NamedTuple):
-    """What was made of a buffer: its first `consumed` bytes are these items."""
-
-    consumed: int
-    items: list[Item]
 
 
 class ParseLimits(NamedTuple):
@@ -69,6 +69,8 @@ class ParseLimits(NamedTuple):
     """The packed size of the largest run, so also of the largest command."""
     dialect: int = 2
     """Of the protocol, RESP2 or RESP3: some replies have types of their own in the second."""
+    stranger: bool = False
+    """Has the client not shown the password that is asked for? Its commands are short then."""
 
     @classmethod
     def of(cls, limits: LimitsConfig) -> ParseLimits:

@@ -16,17 +16,20 @@ from epaxos.gateway.commands import arity_fits, wrong_arity
 from epaxos.gateway.context import Answer, Client, Context
 from epaxos.gateway.encode import SYNTAX_ERROR
 from epaxos.gateway.information import REDIS_VERSION, info
-from epaxos.gateway.items import Broken, Item, Local, Refused, Run
+from epaxos.gateway.items import Broken, Foreign, Item, Local, Refused, Run
 from epaxos.gateway.table import TABLE, Spec
+from epaxos.machines.kv import NOT_AN_INTEGER
 from epaxos.machines.numbers import parse_i64
 
-_NOT_AN_INTEGER: Final = replies.error(b"ERR value is not an integer or out of range")
 _USER: Final = b"default"
 _WRONG_PASSWORD: Final = replies.error(b"WRONGPASS invalid username-password pair or user is disabled.")
 _LOCKED: Final = Refused(replies.error(b"NOAUTH Authentication required."))
+_LOCKED_EXEC: Final = Refused(
+    replies.error(b"EXECABORT Transaction discarded because of: NOAUTH Authentication required.")
+)
 _HELLO_FIRST: Final = replies.error(
-    b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> "
-    b"<pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+    b"NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> "
+    b"option can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 _FREE: Final = frozenset(name for name, spec in TABLE.items() if "no_auth" in spec.flags)
 """Commands for everybody."""
@@ -35,11 +38,12 @@ _BAD_NAME: Final = replies.error(b"ERR Client names cannot contain spaces, newli
 
 def admit(client: Client, item: Item) -> Sequence[Item]:
     """The item, or its refusal while the client has not shown the password."""
-    if client.authenticated or isinstance(item, Broken) or (isinstance(item, Refused) and item.fatal):
+    if client.authenticated or isinstance(item, Broken | Foreign) or (isinstance(item, Refused) and item.fatal):
         return (item,)
     if isinstance(item, Run):
         return [_LOCKED] * item.commands
-    return (item if isinstance(item, Local) and item.args[0].lower() in _FREE else _LOCKED,)
+    name = item.args[0].lower() if isinstance(item, Local) else b""
+    return (item if name in _FREE else _LOCKED_EXEC if name == b"exec" else _LOCKED,)
 
 
 def answer(context: Context) -> bytes:
@@ -67,7 +71,7 @@ def _quit(context: Context) -> bytes:
 def _select(context: Context) -> bytes:
     index = parse_i64(context.args[1])
     if index is None:
-        return _NOT_AN_INTEGER
+        return NOT_AN_INTEGER
     if not -(1 << 31) <= index < 1 << 31:
         return replies.error(b"ERR value is out of range, value must between -2147483648 and 2147483647")
     return replies.OK if index == 0 else replies.error(b"ERR DB index is out of range")
@@ -94,29 +98,30 @@ def _log_in(context: Context, user: bytes, password: bytes) -> bool:
 
 
 def _hello(context: Context) -> bytes:
+    """Its options take effect one after the other, as in Redis, also in front of one that is wrong."""
     client, args = context.client, context.args
     dialect = parse_i64(args[1]) if len(args) > 1 else client.dialect
     if dialect is None:
         return replies.error(b"ERR Protocol version is not an integer or out of range")
     if dialect not in (2, 3):
         return replies.error(b"NOPROTO unsupported protocol version")
-    name, credentials = None, None
     at = 2
     while at < len(args):
         option, more = args[at].lower(), len(args) - at - 1
         if option == b"auth" and more >= 2:
-            credentials, at = (args[at + 1], args[at + 2]), at + 3
+            if not _log_in(context, args[at + 1], args[at + 2]):
+                return _WRONG_PASSWORD
+            at += 3
         elif option == b"setname" and more:
-            name, at = args[at + 1], at + 2
-            if not _nameable(name):
+            if not _nameable(args[at + 1]):
                 return _BAD_NAME
+            client.name = args[at + 1]
+            at += 2
         else:
             return replies.error(b"ERR Syntax error in HELLO option '%b'" % args[at])
-    if credentials is not None and not _log_in(context, *credentials):
-        return _WRONG_PASSWORD
     if not client.authenticated:
         return _HELLO_FIRST
-    client.dialect, client.name = dialect, client.name if name is None else name
+    client.dialect = dialect
     return replies.mapping(
         [
             (replies.bulk(b"server"), replies.bulk(b"redis")),
@@ -195,7 +200,7 @@ def _time(context: Context) -> bytes:
 def _wait(context: Context) -> bytes:
     """A write was answered when a quorum held it: so many others at least, without any waiting."""
     if parse_i64(context.args[1]) is None:
-        return _NOT_AN_INTEGER
+        return NOT_AN_INTEGER
     timeout = parse_i64(context.args[2])
     if timeout is None:
         return replies.error(b"ERR timeout is not an integer or out of range")
@@ -242,11 +247,16 @@ def _config_get(context: Context) -> bytes:
 
 def _reset_stats(context: Context) -> bytes:
     context.server.host.reset_stats()
+    context.server.traffic.reset()
     return replies.OK
 
 
 def _status(context: Context) -> bytes:
     return replies.bulk(json.dumps(context.server.host.status(), sort_keys=True).encode())
+
+
+def _metrics(context: Context) -> bytes:
+    return replies.bulk(context.server.host.prometheus().encode())
 
 
 def _command(context: Context) -> bytes:
@@ -345,6 +355,7 @@ _ANSWERS: Final[Mapping[bytes, Answer]] = {
     b"command|list": _command_list,
     b"config|get": _config_get,
     b"config|resetstat": _reset_stats,
+    b"epaxos|metrics": _metrics,
     b"epaxos|resetstats": _reset_stats,
     b"epaxos|status": _status,
     b"latency|history": _latency_none,

@@ -16,7 +16,7 @@ from epaxos.command import MAX_ENTRIES, MAX_KEY_BYTES, RUN_HEADER, Command
 from epaxos.errors import Rejected
 from epaxos.gateway.commands import packed_bytes, plan
 from epaxos.gateway.inline import split_inline
-from epaxos.gateway.items import Broken, Item, Local, Parsed, ParseLimits, Refused, Run
+from epaxos.gateway.items import Broken, Foreign, Item, Local, ParseLimits, Refused, Run
 from epaxos.machines.numbers import parse_i64
 from epaxos.packing import SECRET_BYTES, encode_run
 
@@ -25,6 +25,10 @@ LINE_BYTES: Final = 64 * 1024
 
 MAX_ARGS: Final = (1 << 31) - 1
 """A command announces no more words. How many there really are is bounded by its bytes."""
+
+STRANGER_WORDS: Final = 10
+STRANGER_BULK_BYTES: Final = 16 * 1024
+"""Of a client that has not shown the password no more is held than so many words of this length, as in Redis."""
 
 
 def command_bytes(limits: ParseLimits) -> int:
@@ -48,9 +52,11 @@ def oversized(limits: ParseLimits) -> Broken:
     return Broken(replies.failure(Rejected("too_large", detail)))
 
 
-def changes_dialect(outcome: Command | Item) -> bool:
-    """Is this a command after which the client may speak another dialect of the protocol?"""
-    return isinstance(outcome, Local) and outcome.args[0].lower() in (b"hello", b"reset")
+def halts(outcome: Command | Item) -> bool:
+    """Is this one behind which nothing is parsed, or by other limits: of another dialect, or no more of a stranger?"""
+    return isinstance(outcome, Foreign) or (
+        isinstance(outcome, Local) and outcome.args[0].lower() in (b"auth", b"hello", b"reset")
+    )
 
 
 class _Runs:
@@ -67,9 +73,9 @@ class _Runs:
         self._entries = 0
         self._bytes = RUN_HEADER.size
 
-    def add(self, outcome: Command | Local | Refused | Broken) -> None:
+    def add(self, outcome: Command | Local | Refused | Broken | Foreign) -> None:
         """The next of what the client sent."""
-        if isinstance(outcome, Local | Refused | Broken):
+        if isinstance(outcome, Local | Refused | Broken | Foreign):
             self.flush()
             self.items.append(outcome)
             return
@@ -115,8 +121,7 @@ class PyParser:
     def feed(self, data: bytes, limits: ParseLimits) -> list[Item]:
         """What is complete with these bytes, in order, until the end or until the client breaks the protocol.
 
-        It goes no further than a command that changes the dialect: what follows is to be parsed with other limits, by
-        another call.
+        It goes no further than what `halts`: what follows is to be parsed with other limits, by another call, or never.
         """
         self._buffer += data
         runs = _Runs(self._secret, limits)
@@ -133,7 +138,7 @@ class PyParser:
             if args:
                 outcome = plan(args, limits)
                 runs.add(outcome)
-                if changes_dialect(outcome):
+                if halts(outcome):
                     break
         runs.flush()
         del self._buffer[:begin]
@@ -163,6 +168,8 @@ class PyParser:
             if count is None or count > MAX_ARGS:
                 self._at = begin
                 return broken(b"invalid multibulk length")
+            if limits.stranger and count > STRANGER_WORDS:
+                return broken(b"unauthenticated multibulk length")
             self._announced = count
         while len(self._words) < self._announced:
             line = self._line(b"too big bulk count string")
@@ -174,6 +181,8 @@ class PyParser:
             size = parse_i64(text)
             if size is None or not 0 <= size <= bulk_bytes(limits):
                 return broken(b"invalid bulk length")
+            if limits.stranger and size > STRANGER_BULK_BYTES:
+                return broken(b"unauthenticated bulk length")
             if at + size + 2 - begin > command_bytes(limits):
                 return oversized(limits)
             if at + size + 2 > len(self._buffer):
@@ -205,10 +214,3 @@ class PyParser:
 
 Parser = choose("resp", "Parser", PyParser)
 """The twin in use."""
-
-
-def parse(buffer: bytes, secret: bytes, limits: ParseLimits, twin: type[PyParser] = Parser) -> Parsed:
-    """What a client has sent by then, all at once; see `PyParser.feed`."""
-    parser = twin(secret)
-    items = parser.feed(buffer, limits)
-    return Parsed(len(buffer) - parser.held, items)

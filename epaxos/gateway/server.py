@@ -4,9 +4,10 @@ A connection has a reader, which parses what it received and hands it on, and a 
 all replies up to the first command without one, in one go, once a turn. Runs may be answered in pieces and out of
 order. While `pipeline_commands` commands of a connection are unanswered, or `client_reply_bytes` of its replies are
 unsent, its reader does not parse, then does not read, and then TCP stops the client. The replies to what it had sent by
-then may still be many times as long: with more than `client_output_bytes` of them unsent the connection is closed. So
-whoever sends and never reads holds a bounded amount of memory. A reply is never bounded by itself: it is as long as the
-values asked for.
+then may still be many times as long: with more than `client_output_bytes` of them unsent the connection is closed, and
+with more than `client_output_total_bytes` unsent to all clients the one to which most is. So whoever sends and never
+reads holds a bounded amount of memory, and all of them together do. Within that a reply is not bounded by itself: it is
+as long as the values asked for.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ import trio
 from epaxos import replies
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway import context, local, sessions
-from epaxos.gateway.items import Broken, Local, ParseLimits, Refused, Run, Step, Unheard
-from epaxos.gateway.resp import Parser, changes_dialect
+from epaxos.gateway.items import Broken, Foreign, Local, ParseLimits, Refused, Run, Step, Unheard
+from epaxos.gateway.resp import Parser, halts
 from epaxos.gateway.transaction import Transactions
 from epaxos.limits import LimitsConfig
 from epaxos.observe.log import Log
@@ -113,12 +114,12 @@ class Connection:
         self._number = self._replica.new_stream()
         self._parser = Parser(self._replica.secret)
         self._transactions = Transactions(
-            self._replica.secret, gateway.parse_limits[2], lambda item: gateway.answer(client, item)
+            self._replica.secret, gateway.parse_limits(client), lambda item: gateway.answer(client, item)
         )
         self._queue: deque[Pending] = deque()
         self._outstanding = 0
         """Commands whose replies have not been handed to the writer."""
-        self._unsent = 0
+        self.unsent = 0
         """Bytes of replies that have not been sent."""
         self._closed = False
         """Nobody listens any more."""
@@ -137,13 +138,24 @@ class Connection:
                     nursery.start_soon(self._write)
                     nursery.start_soon(self._read)
         finally:
-            self._closed = True
+            self._close()
             for pending in self._queue:
                 if pending.unanswered:
                     self._replica.cancel(pending)
             self._queue.clear()
             for item in self._transactions.forget():
                 self._take(item)
+
+    def cut_off(self) -> None:
+        """End it, for what its client leaves unread."""
+        self._close()
+        self._scope.cancel()
+        self._gateway.unread(self._client, self.unsent)
+
+    def _close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._gateway.left(self)
 
     # -------------------------------------------------------------------------------------------------------- reading
 
@@ -156,12 +168,13 @@ class Connection:
             if not received:
                 self._scope.cancel()
                 return
+            self._gateway.traffic.input_bytes += len(received)
             await self._take_all(bytes(received))
 
     async def _take_all(self, received: bytes) -> None:
         """Take everything that is complete."""
         while not self._ending:
-            items = self._parser.feed(received, self._gateway.parse_limits[self._client.dialect])
+            items = self._parser.feed(received, self._gateway.parse_limits(self._client))
             for item in items:
                 await self._wait_for_room()
                 for admitted in local.admit(self._client, item):
@@ -170,20 +183,19 @@ class Connection:
                 if self._ending:
                     self._work.set()
                     break
-            if not (items and self._parser.held and changes_dialect(items[-1])):
+            if not (items and self._parser.held and halts(items[-1])):
                 break
             received = b""
 
     async def _wait_for_room(self) -> None:
         limits = self._gateway.limits
-        while self._outstanding >= limits.pipeline_commands or self._unsent >= limits.client_reply_bytes:
+        while self._outstanding >= limits.pipeline_commands or self.unsent >= limits.client_reply_bytes:
             self._room = trio.Event()
             await self._room.wait()
 
     def _take(self, item: Step) -> None:
         if isinstance(item, Local) and sessions.is_of_sessions(item):
-            limits = self._gateway.parse_limits[self._client.dialect]
-            asked = sessions.ask(item.args, self._replica, limits)
+            asked = sessions.ask(item.args, self._replica, self._gateway.parse_limits(self._client))
             if isinstance(asked, sessions.Asked):
                 self._submit(asked.run, 1, self._pend(1, asked.reply))
                 return
@@ -193,6 +205,11 @@ class Connection:
             return
         if isinstance(item, Unheard):
             self._submit(item.run, 1, NOBODY)
+            return
+        if isinstance(item, Foreign):
+            self._ending = True
+            self._scope.cancel()
+            self._gateway.foreign(self._client, item.word)
             return
         pending = self._pend(1)
         self._ending = isinstance(item, Broken) or (isinstance(item, Local) and item.args[0].lower() == b"quit")
@@ -204,6 +221,7 @@ class Connection:
         self._replica.submit(waiter, self._number, run, commands, deadline_us)
 
     def _pend(self, commands: int, instead: bytes | None = None) -> Pending:
+        self._gateway.traffic.count(commands, self._replica.now_us())
         pending = Pending(self, commands, self._client.dialect, instead)
         self._queue.append(pending)
         self._outstanding += commands
@@ -215,13 +233,13 @@ class Connection:
         """So many more bytes of replies can be sent, or could if those of earlier commands were there."""
         if self._closed:
             return
-        self._unsent += size
-        if self._unsent > self._gateway.limits.client_output_bytes and (commands > 1 or self._unsent > size):
-            self._closed = True
-            self._scope.cancel()
-            self._gateway.unread(self._client, self._unsent)
+        self.unsent += size
+        self._gateway.owes(size)
+        if self._closed:
             return
-        if self._queue[0] is pending:
+        if self.unsent > self._gateway.limits.client_output_bytes and (commands > 1 or self.unsent > size):
+            self.cut_off()
+        elif self._queue[0] is pending:
             self._work.set()
 
     async def _write(self) -> None:
@@ -233,14 +251,20 @@ class Connection:
                 except trio.BrokenResourceError:
                     self._scope.cancel()
                     return
-                self._unsent -= len(data)
-                self._room.set()
+                self._sent(len(data))
             elif self._ending and not self._queue:
                 self._scope.cancel()
                 return
             else:
                 self._work = trio.Event()
                 await self._work.wait()
+
+    def _sent(self, size: int) -> None:
+        self._gateway.traffic.output_bytes += size
+        if not self._closed:
+            self.unsent -= size
+            self._gateway.owes(-size)
+            self._room.set()
 
     def _collect(self) -> bytes:
         """All replies that can be sent, in order."""
@@ -258,8 +282,8 @@ class Connection:
 class Gateway:
     """The clients of one replica.
 
-    With a `password` nothing is done for a client that has not shown it; `count_keys` says how many keys there are, and
-    `log` is told of clients that are cut off.
+    With a `password` nothing is done for a client that has not shown it; `count_keys` says how many keys there are,
+    `port` where it listens, and `log` is told of clients that are cut off.
     """
 
     def __init__(
@@ -269,14 +293,23 @@ class Gateway:
         *,
         password: bytes | None = None,
         count_keys: Callable[[], int] = lambda: 0,
+        port: int = 0,
         log: Log | None = None,
     ) -> None:
         self.replica = replica
         self.limits = limits
         self._log = log
-        self.parse_limits = {dialect: ParseLimits.of(limits)._replace(dialect=dialect) for dialect in (2, 3)}
+        self._parse_limits = {
+            (dialect, stranger): ParseLimits.of(limits)._replace(dialect=dialect, stranger=stranger)
+            for dialect in (2, 3)
+            for stranger in (False, True)
+        }
         self.connections = 0
-        self._server = context.Server(replica, password, limits.connections, count_keys)
+        self._listening: set[Connection] = set()
+        self._unsent = 0
+        """Bytes of replies that have not been sent to them."""
+        self.traffic = context.Traffic()
+        self._server = context.Server(replica, password, limits.connections, count_keys, port, self.traffic)
         self._ids = itertools.count(1)
 
     async def serve(self, stream: trio.abc.Stream) -> None:
@@ -284,19 +317,43 @@ class Gateway:
         if isinstance(stream, trio.SocketStream):
             _keep_alive(stream)
         async with stream:
+            self.traffic.connections += 1
             if self.connections >= self.limits.connections:
+                self.traffic.turned_away += 1
                 await _turn_away(stream)
                 return
             self.connections += 1
+            connection = Connection(self, stream, self._server.client(next(self._ids)))
+            self._listening.add(connection)
             try:
-                await Connection(self, stream, self._server.client(next(self._ids))).serve()
+                await connection.serve()
             finally:
                 self.connections -= 1
+
+    def parse_limits(self, client: context.Client) -> ParseLimits:
+        """What is accepted from this client at present."""
+        return self._parse_limits[client.dialect, not client.authenticated]
+
+    def owes(self, size: int) -> None:
+        """So many more bytes have to be sent to some client, or fewer. It may be cut off, or another."""
+        self._unsent += size
+        while self._unsent > self.limits.client_output_total_bytes:
+            max(self._listening, key=lambda each: each.unsent).cut_off()
+
+    def left(self, connection: Connection) -> None:
+        """It listens no more."""
+        self._listening.remove(connection)
+        self._unsent -= connection.unsent
 
     def unread(self, client: context.Client, unsent_bytes: int) -> None:
         """This client is cut off, for so much that it has not read."""
         if self._log is not None:
             self._log.event("client_closed", "too many replies unread", client=client.id, unsent_bytes=unsent_bytes)
+
+    def foreign(self, client: context.Client, word: bytes) -> None:
+        """This client is cut off, for it is none."""
+        if self._log is not None:
+            self._log.event("client_closed", "it speaks HTTP: a web page?", client=client.id, word=word.decode("ascii"))
 
     def answer(self, client: context.Client, item: Local) -> bytes:
         """The reply to a command that needs no other replica."""
@@ -319,7 +376,7 @@ async def _turn_away(stream: trio.abc.Stream) -> None:
 
 async def serve_clients(
     replica: Replica,
-    listeners: Sequence[trio.abc.Listener[trio.SocketStream]],
+    listeners: Sequence[trio.SocketListener],
     *,
     limits: LimitsConfig,
     password: bytes | None = None,
@@ -327,5 +384,6 @@ async def serve_clients(
     log: Log | None = None,
 ) -> None:
     """Serve Redis clients of `replica` on `listeners` until cancelled; see `Gateway`."""
-    gateway = Gateway(replica, limits, password=password, count_keys=count_keys, log=log)
+    port = listeners[0].socket.getsockname()[1]
+    gateway = Gateway(replica, limits, password=password, count_keys=count_keys, port=port, log=log)
     await trio.serve_listeners(gateway.serve, list(listeners))

@@ -5,7 +5,8 @@
     EPAXOS SESSION CLOSE handle                         OK
 
 A client that does not know the outcome of a call sends it again, to any replica (see `session.py`). A FIFO session's
-handle says so by its last letter.
+handle says so by its last letter. Whatever the dialect of the connection, a copy is the same and so is its reply, that
+of RESP2.
 """
 
 from __future__ import annotations
@@ -15,17 +16,16 @@ from typing import Final, NamedTuple, Protocol as Interface
 
 from epaxos import replies
 from epaxos.errors import Rejected
-from epaxos.gateway.commands import wrong_arity
-from epaxos.gateway.items import Local, ParseLimits, Refused, Run
-from epaxos.gateway.resp import parse
+from epaxos.gateway.commands import plan, too_large, wrong_arity
+from epaxos.gateway.encode import SYNTAX_ERROR
+from epaxos.gateway.items import Foreign, Local, ParseLimits, Refused
+from epaxos.machines.kv import NOT_AN_INTEGER
 from epaxos.machines.numbers import parse_i64
-from epaxos.packing import decode_run, encode_run
+from epaxos.packing import encode_run
 from epaxos.session import Ended, SessionId, Stamp, end_run, open_run, stamped
 
 _FIFO: Final = "f"
 _NO_SESSION: Final = Refused(replies.error(b"ERR this is not the handle of a session"))
-_NO_NUMBER: Final = Refused(replies.error(b"ERR value is not an integer or out of range"))
-_SYNTAX: Final = Refused(replies.error(b"ERR syntax error"))
 
 
 class Namer(Interface):
@@ -76,7 +76,7 @@ def _session(args: Sequence[bytes], replica: Namer) -> Asked | Refused:
     if what == b"close" and word is not None:
         found = _parse_handle(word)
         return _NO_SESSION if found is None else Asked(end_run([Ended(found[0], None)]), replies.OK)
-    return _SYNTAX
+    return Refused(SYNTAX_ERROR)
 
 
 def _call(args: Sequence[bytes], replica: Namer, limits: ParseLimits) -> Asked | Refused:
@@ -87,20 +87,17 @@ def _call(args: Sequence[bytes], replica: Namer, limits: ParseLimits) -> Asked |
         return _NO_SESSION
     number, floor = parse_i64(args[3]), parse_i64(args[4])
     if number is None or floor is None or number < 0 or floor < 0:
-        return _NO_NUMBER
-    words = args[5:]
-    _, items = parse(replies.array(map(replies.bulk, words)), replica.secret, limits)
-    (item,) = items
-    if isinstance(item, Run):
-        (command,) = decode_run(item.run)
-        try:
-            stamp = Stamp(found[0], number, floor, fifo=found[1])
-            return Asked(encode_run(replica.secret, [stamped(command, stamp)]), None)
-        except Rejected as error:
-            return Refused(replies.failure(error))
-    if isinstance(item, Local):
-        return Refused(replies.error(b"ERR '%b' has no place in a session" % words[0].lower()))
-    return Refused(item.reply)
+        return Refused(NOT_AN_INTEGER)
+    planned = plan(args[5:], limits._replace(dialect=2))
+    if isinstance(planned, Refused):
+        return planned
+    if isinstance(planned, Local | Foreign):
+        return Refused(replies.error(b"ERR '%b' has no place in a session" % args[5].lower()))
+    try:
+        command = stamped(planned, Stamp(found[0], number, floor, fifo=found[1]))
+    except Rejected as error:
+        return Refused(replies.failure(error))
+    return too_large(command, limits) or Asked(encode_run(replica.secret, [command]), None)
 
 
 def _parse_handle(word: bytes) -> tuple[SessionId, bool] | None:

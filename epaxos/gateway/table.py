@@ -75,12 +75,14 @@ class Spec(NamedTuple):
     """Has its reply a type of its own in RESP3?"""
     subcommands: tuple[Subcommand, ...] = ()
     """If there are any, the second word is one of them, or HELP."""
+    touches: str = "nothing"
+    """Of a `LOCAL` command, in words: what it has replicated all the same, in `transaction.py` or `sessions.py`."""
 
     @property
     def footprint(self) -> str:
         """What the command touches, in words."""
         if self.shape is Shape.LOCAL:
-            return "nothing"
+            return self.touches
         return ("reads " if self.entry_flags & READ else "writes ") + (
             "everything" if self.shape is Shape.WHOLE else "its key" if self.keys == _ONE else "its keys"
         )
@@ -114,6 +116,8 @@ _LIST: Final = "list"
 _TRANSACTIONS: Final = "transactions"
 _CONNECTION: Final = "connection"
 _SERVER: Final = "server"
+
+_WATCHED: Final = "writes the watched keys"
 
 # fmt: off
 _SPECS: Final = (
@@ -252,18 +256,24 @@ _SPECS: Final = (
          Shape.WORDS, Op.LTRIM),
     # Transactions
     Spec("multi", 1, _STEERS, _NONE, _TRANSACTIONS, "1.2.0", "Queue the commands that follow"),
-    Spec("exec", 1, _EXECUTES, _NONE, _TRANSACTIONS, "1.2.0", "Run the queued commands, if no watched key has changed"),
-    Spec("discard", 1, _STEERS, _NONE, _TRANSACTIONS, "2.0.0", "Forget the queued commands"),
-    Spec("watch", -2, _STEERS, _ALL, _TRANSACTIONS, "2.2.0", "Have EXEC refused when one of these keys changes"),
-    Spec("unwatch", 1, _STEERS, _NONE, _TRANSACTIONS, "2.2.0", "Watch no key any more"),
+    Spec("exec", 1, _EXECUTES, _NONE, _TRANSACTIONS, "1.2.0", "Run the queued commands, if no watched key has changed",
+         touches="what its commands touch; writes the watched keys"),
+    Spec("discard", 1, _STEERS, _NONE, _TRANSACTIONS, "2.0.0", "Forget the queued commands",
+         touches=_WATCHED),
+    Spec("watch", -2, _STEERS, _ALL, _TRANSACTIONS, "2.2.0", "Have EXEC refused when one of these keys changes",
+         touches="writes its keys"),
+    Spec("unwatch", 1, _STEERS, _NONE, _TRANSACTIONS, "2.2.0", "Watch no key any more",
+         touches=_WATCHED),
     # The connection and the server
     Spec("ping", -1, _FAST, _NONE, _CONNECTION, "1.0.0", "Ping this replica"),
     Spec("echo", 2, _ANSWERS_FAST, _NONE, _CONNECTION, "1.0.0", "Repeat the given string"),
     Spec("auth", -2, _GREETS, _NONE, _CONNECTION, "1.0.0", "Show the password"),
     Spec("hello", -1, _GREETS, _NONE, _CONNECTION, "6.0.0", "Choose the dialect: 2 or 3 (AUTH, SETNAME)"),
     Spec("select", 2, _ANSWERS_FAST, _NONE, _CONNECTION, "1.0.0", "Select the database: there is 0 only"),
-    Spec("reset", 1, _GREETS, _NONE, _CONNECTION, "6.2.0", "Begin the connection anew"),
-    Spec("quit", -1, _GREETS, _NONE, _CONNECTION, "1.0.0", "Close the connection"),
+    Spec("reset", 1, _GREETS, _NONE, _CONNECTION, "6.2.0", "Begin the connection anew",
+         touches=_WATCHED),
+    Spec("quit", -1, _GREETS, _NONE, _CONNECTION, "1.0.0", "Close the connection",
+         touches=_WATCHED),
     Spec("client", -2, (), _NONE, _CONNECTION, "2.4.0", "About this connection",
          subcommands=(
              Subcommand("getname", 2, "The name of this connection."),
@@ -295,13 +305,14 @@ _SPECS: Final = (
              Subcommand("latest", 2, "Nothing, likewise."),
              Subcommand("reset", -2, "How many events were forgotten: none."),
          )),
-    Spec("epaxos", -2, _ANSWERS_FAST, _NONE, _SERVER, "0.1.0", "STATUS of this replica, RESETSTATS, SESSION, CALL",
+    Spec("epaxos", -2, _ANSWERS_FAST, _NONE, _SERVER, "0.1.0", "STATUS, METRICS, RESETSTATS, SESSION, CALL",
          subcommands=(
              Subcommand("call", -6, "A handle, a number, a floor and a command: have it applied exactly once."),
+             Subcommand("metrics", 2, "Counters and latencies of this replica, for Prometheus."),
              Subcommand("resetstats", 2, "Begin the counters anew."),
              Subcommand("session", -3, "OPEN [FIFO] gives the handle of a session; CLOSE ends it."),
              Subcommand("status", 2, "Counters and watermarks of this replica, as JSON."),
-         )),
+         ), touches="nothing; `CALL` what its command touches, `SESSION OPEN` its session, `SESSION CLOSE` everything"),
 )
 # fmt: on
 

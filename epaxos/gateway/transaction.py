@@ -15,8 +15,7 @@ from epaxos import replies
 from epaxos.command import MAX_ENTRIES, READ, WHOLE, Command, Entry
 from epaxos.errors import Rejected
 from epaxos.gateway.commands import EXEC_MISCALLED, packed_bytes, too_large
-from epaxos.gateway.items import Broken, Item, Local, ParseLimits, Refused, Run, Step, Unheard
-from epaxos.gateway.sessions import is_of_sessions
+from epaxos.gateway.items import Broken, Foreign, Item, Local, ParseLimits, Refused, Run, Step, Unheard
 from epaxos.machines.kv import Op
 from epaxos.machines.operations import pack_words
 from epaxos.machines.transactions import WATCHER_BYTES, exec_command
@@ -31,10 +30,17 @@ _QUEUED: Final = Refused(replies.status(b"QUEUED"))
 _OK: Final = Refused(replies.OK)
 _NESTED: Final = Refused(replies.error(b"ERR MULTI calls can not be nested"))
 _WATCH_INSIDE: Final = Refused(replies.error(b"ERR WATCH inside MULTI is not allowed"))
-_SESSION_INSIDE: Final = Refused(replies.error(b"ERR sessions inside MULTI are not allowed"))
+_ALONE_INSIDE: Final = Refused(replies.error(b"ERR Command not allowed inside a transaction"))
 _EXEC_ALONE: Final = Refused(replies.error(b"ERR EXEC without MULTI"))
 _DISCARD_ALONE: Final = Refused(replies.error(b"ERR DISCARD without MULTI"))
 _ABORTED: Final = Refused(replies.error(b"EXECABORT Transaction discarded because of previous errors."))
+_ALONE: Final = frozenset(
+    {
+        *(b"auth", b"hello", b"client setinfo", b"client setname", b"config resetstat"),
+        *(b"epaxos call", b"epaxos resetstats", b"epaxos session"),
+    }
+)
+"""What changes more than keys: it would do so even when EXEC does nothing."""
 _NOBODY: Final = bytes(WATCHER_BYTES)
 
 
@@ -69,11 +75,11 @@ class Transactions:
                 return verb(item)
             if self._queue is None or name == b"quit":
                 return (item,)
-            if is_of_sessions(item):
+            if name in _ALONE or b" ".join(word.lower() for word in item.args[:2]) in _ALONE:
                 self._lost = True
-                return (_SESSION_INSIDE,)
+                return (_ALONE_INSIDE,)
             return (self._keep(item),)
-        if self._queue is None or isinstance(item, Broken):
+        if self._queue is None or isinstance(item, Broken | Foreign):
             return (item,)
         if isinstance(item, Run):
             return [self._keep(command) for command in decode_run(item.run)]

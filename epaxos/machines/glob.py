@@ -63,13 +63,18 @@ def _class(pattern: bytes, at: int) -> tuple[frozenset[int], int]:
             at += 1
             fits.add(pattern[at])
         elif at + 2 < len(pattern) and pattern[at + 1] == _TO:
-            low, high = sorted((pattern[at], pattern[at + 2]))
-            fits.update(range(low, high + 1))
+            low, high = sorted((_signed(pattern[at]), _signed(pattern[at + 2])))
+            fits.update(value % 256 for value in range(low, high + 1))
             at += 2
         else:
             fits.add(pattern[at])
         at += 1
     return (_EVERY_BYTE - fits if inverted else frozenset(fits)), at
+
+
+def _signed(byte: int) -> int:
+    """In a range, bytes from 0x80 stand in front of all others, as in Redis on most machines."""
+    return byte - 256 if byte >= 128 else byte
 
 
 def _matches(steps: list[_Step], text: bytes) -> bool:

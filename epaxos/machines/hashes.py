@@ -44,49 +44,49 @@ def hsetnx(call: Call) -> bytes:
 
 def hget(call: Call) -> bytes:
     """HGET."""
-    return replies.bulk(_hash(call).get(call.words[0]))
+    return replies.bulk(call.value(Hash).get(call.words[0]))
 
 
 def hmget(call: Call) -> bytes:
     """HMGET."""
-    found = _hash(call)
+    found = call.value(Hash)
     return replies.array(replies.bulk(found.get(field)) for field in call.words)
 
 
 def hgetall(call: Call) -> bytes:
     """HGETALL."""
-    pairs = [(replies.bulk(field), replies.bulk(value)) for field, value in _hash(call).items()]
+    pairs = [(replies.bulk(field), replies.bulk(value)) for field, value in call.value(Hash).items()]
     return replies.mapping(pairs, 3 if call.typed else 2)
 
 
 def hkeys(call: Call) -> bytes:
     """HKEYS."""
-    return replies.array(map(replies.bulk, _hash(call)))
+    return replies.array(map(replies.bulk, call.value(Hash)))
 
 
 def hvals(call: Call) -> bytes:
     """HVALS."""
-    return replies.array(map(replies.bulk, _hash(call).values()))
+    return replies.array(map(replies.bulk, call.value(Hash).values()))
 
 
 def hlen(call: Call) -> bytes:
     """HLEN."""
-    return replies.integer(len(_hash(call)))
+    return replies.integer(len(call.value(Hash)))
 
 
 def hexists(call: Call) -> bytes:
     """HEXISTS."""
-    return replies.integer(call.words[0] in _hash(call))
+    return replies.integer(call.words[0] in call.value(Hash))
 
 
 def hstrlen(call: Call) -> bytes:
     """HSTRLEN."""
-    return replies.integer(len(_hash(call).get(call.words[0], b"")))
+    return replies.integer(len(call.value(Hash).get(call.words[0], b"")))
 
 
 def hdel(call: Call) -> bytes:
     """HDEL: how many fields went."""
-    found = _hash(call)
+    found = call.value(Hash)
     gone = sum(found.pop(field, None) is not None for field in call.words)
     if gone:
         call.store.shrunk(call.key, found)
@@ -96,7 +96,7 @@ def hdel(call: Call) -> bytes:
 def hincrby(call: Call) -> bytes:
     """HINCRBY."""
     field, increment = call.words[0], call.integer(1)
-    before = parse_i64(_hash(call).get(field, b"0"))
+    before = parse_i64(call.value(Hash).get(field, b"0"))
     if before is None:
         raise refuse(b"hash value is not an integer")
     after = before + increment
@@ -115,8 +115,3 @@ def hscan(call: Call) -> bytes:
         return scan_reply(0, ())
     matches = matcher(scan_options(call.words[1:], kinds=False).match)
     return scan_reply(0, [word for pair in found.items() if matches(pair[0]) for word in pair])
-
-
-def _hash(call: Call) -> Hash:
-    found = call.store.get(call.key, Hash)
-    return Hash() if found is None else found

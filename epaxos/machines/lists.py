@@ -25,12 +25,12 @@ def rpush(call: Call) -> bytes:
 
 def lpushx(call: Call) -> bytes:
     """LPUSHX: only to a list that is there."""
-    return lpush(call) if _list(call) else replies.integer(0)
+    return lpush(call) if call.value(List) else replies.integer(0)
 
 
 def rpushx(call: Call) -> bytes:
     """RPUSHX: only to a list that is there."""
-    return rpush(call) if _list(call) else replies.integer(0)
+    return rpush(call) if call.value(List) else replies.integer(0)
 
 
 def _grown(call: Call, found: List) -> bytes:
@@ -55,7 +55,7 @@ def _pop(call: Call, name: str) -> bytes:
     count = call.integer(0, outside) if call.words else 1
     if count < 0:
         raise refuse(outside)
-    found = _list(call)
+    found = call.value(List)
     if not found:
         return replies.NIL_ARRAY if call.words else replies.NIL
     take = found.popleft if name == "lpop" else found.pop
@@ -67,20 +67,20 @@ def _pop(call: Call, name: str) -> bytes:
 
 def llen(call: Call) -> bytes:
     """LLEN."""
-    return replies.integer(len(_list(call)))
+    return replies.integer(len(call.value(List)))
 
 
 def lrange(call: Call) -> bytes:
     """LRANGE."""
     first, last = call.integer(0), call.integer(1)
-    found = _list(call)
+    found = call.value(List)
     first, end = _bounds(first, last, len(found))
     return replies.array(map(replies.bulk, islice(found, first, end)))
 
 
 def lindex(call: Call) -> bytes:
     """LINDEX."""
-    found = _list(call)
+    found = call.value(List)
     if not found:
         return replies.NIL
     at = call.integer(0)
@@ -89,7 +89,7 @@ def lindex(call: Call) -> bytes:
 
 def lset(call: Call) -> bytes:
     """LSET."""
-    found = _list(call)
+    found = call.value(List)
     if not found:
         raise refuse(b"no such key")
     at = call.integer(0)
@@ -103,7 +103,7 @@ def lset(call: Call) -> bytes:
 def ltrim(call: Call) -> bytes:
     """LTRIM."""
     first, last = call.integer(0), call.integer(1)
-    found = _list(call)
+    found = call.value(List)
     if not found:
         return replies.OK
     first, end = _bounds(first, last, len(found))
@@ -119,8 +119,3 @@ def _bounds(first: int, last: int, length: int) -> tuple[int, int]:
     first = max(first + length, 0) if first < 0 else min(first, length)
     last = last + length if last < 0 else min(last, length - 1)
     return first, max(last + 1, first)
-
-
-def _list(call: Call) -> List:
-    found = call.store.get(call.key, List)
-    return List() if found is None else found

@@ -18,12 +18,17 @@ _EXPONENT_MAX: Final = 1 << 14
 """Values reach up to 2 to this power."""
 _SUBNORMAL: Final = -16_445
 """The exponent of the smallest positive value."""
-_FLOAT: Final = re.compile(rb"([+-]?)(?:(\d+)(?:\.(\d*))?|\.(\d+))(?:[eE]([+-]?\d+))?", re.ASCII)
+_DECIMAL: Final = re.compile(rb"([+-]?)(?:(\d+)(?:\.(\d*))?|\.(\d+))(?:[eE]([+-]?\d+))?", re.ASCII)
+_HEX: Final = re.compile(
+    rb"([+-]?)0[xX](?:([\da-fA-F]+)(?:\.([\da-fA-F]*))?|\.([\da-fA-F]+))(?:[pP]([+-]?\d+))?", re.ASCII
+)
 _INFINITY: Final = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
 _FLOAT_BYTES: Final = 5 * 1024
 """A longer text is no number."""
 _EXPONENT_DIGITS: Final = 8
 """An exponent of more digits is beyond every value."""
+_EXPONENT_BOUND: Final = {10: 2 * _FLOAT_BYTES, 2: 8 * _FLOAT_BYTES}
+"""Of each base: beyond it no digits bring a value back into range."""
 _DECIMALS: Final = 17
 _CONVERTED: Final = 4_000
 """Python converts no more digits at once."""
@@ -41,18 +46,25 @@ def parse_i64(text: bytes) -> int | None:
 
 
 def parse_float(text: bytes) -> Fraction | None:
-    """The value of a decimal number, rounded to extended precision; None for what is none or out of range."""
-    found = _FLOAT.fullmatch(text) if len(text) < _FLOAT_BYTES else None
+    """The value of a decimal number, or of a hexadecimal one as C writes it, rounded to extended precision; None for
+    what is none or out of range."""
+    if len(text) >= _FLOAT_BYTES:
+        return None
+    found = _DECIMAL.fullmatch(text) or _HEX.fullmatch(text)
     if found is None:
         return None
     sign, whole, part, alone, power = found.groups()
     fraction = part or alone or b""
-    mantissa = _from_digits((whole or b"") + fraction)
+    digits = (whole or b"") + fraction
+    if found.re is _DECIMAL:
+        mantissa, base, shifted = _from_digits(digits), 10, len(fraction)
+    else:
+        mantissa, base, shifted = int(digits, 16), 2, 4 * len(fraction)
     if not mantissa:
         return Fraction(0)
-    if abs(exponent := _exponent(power or b"0") - len(fraction)) > 2 * _FLOAT_BYTES:
+    if abs(exponent := _exponent(power or b"0") - shifted) > _EXPONENT_BOUND[base]:
         return None
-    exact = Fraction(mantissa) * Fraction(10) ** exponent
+    exact = Fraction(mantissa) * Fraction(base) ** exponent
     value = round_float(-exact if sign == b"-" else exact)
     return value or None
 
@@ -84,7 +96,7 @@ def format_float(value: Fraction) -> bytes:
 
 
 def _exponent(text: bytes) -> int:
-    """The power of ten, or one that is as far beyond every value."""
+    """The power, or one that is as far beyond every value."""
     digits = text.lstrip(b"+-").lstrip(b"0")[:_EXPONENT_DIGITS]
     return int(digits or b"0") * (-1 if text[:1] == b"-" else 1)
 

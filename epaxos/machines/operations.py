@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from epaxos import replies
 from epaxos.command import OPTION_4, Command
 from epaxos.machines.numbers import parse_i64
-from epaxos.machines.store import Refusal, Store, refuse
+from epaxos.machines.store import Refusal, Store, T, refuse
 
 TYPED: Final = OPTION_4
 """The reply may use the types that only RESP3 has: the client speaks it."""
@@ -62,6 +62,11 @@ class Call(NamedTuple):
     def key(self) -> bytes:
         """The key, or the first of them."""
         return self.keys[0]
+
+    def value(self, kind: type[T]) -> T:
+        """The value of the key; without one an empty value, which is not kept. Raises Refusal for another type."""
+        value = self.store.get(self.key, kind)
+        return kind() if value is None else value
 
     def integer(self, at: int, otherwise: bytes = NOT_AN_INTEGER) -> int:
         """The word at that place as an integer. Raises Refusal."""

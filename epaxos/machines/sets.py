@@ -23,7 +23,7 @@ def sadd(call: Call) -> bytes:
 
 def srem(call: Call) -> bytes:
     """SREM: how many members went."""
-    found = _set(call)
+    found = call.value(Set)
     before = len(found)
     for member in call.words:
         found.pop(member, None)
@@ -34,23 +34,23 @@ def srem(call: Call) -> bytes:
 
 def sismember(call: Call) -> bytes:
     """SISMEMBER."""
-    return replies.integer(call.words[0] in _set(call))
+    return replies.integer(call.words[0] in call.value(Set))
 
 
 def smismember(call: Call) -> bytes:
     """SMISMEMBER."""
-    found = _set(call)
+    found = call.value(Set)
     return replies.array(replies.integer(member in found) for member in call.words)
 
 
 def smembers(call: Call) -> bytes:
     """SMEMBERS."""
-    return replies.members(list(_set(call)), 3 if call.typed else 2)
+    return replies.members(list(call.value(Set)), 3 if call.typed else 2)
 
 
 def scard(call: Call) -> bytes:
     """SCARD."""
-    return replies.integer(len(_set(call)))
+    return replies.integer(len(call.value(Set)))
 
 
 def spop(call: Call) -> bytes:
@@ -68,7 +68,7 @@ def spop(call: Call) -> bytes:
 
 
 def _pop(call: Call, count: int) -> list[bytes]:
-    found = _set(call)
+    found = call.value(Set)
     gone = list(islice(found, min(count, len(found))))
     for member in gone:
         del found[member]
@@ -85,8 +85,3 @@ def sscan(call: Call) -> bytes:
         return scan_reply(0, ())
     matches = matcher(scan_options(call.words[1:], kinds=False).match)
     return scan_reply(0, [member for member in found if matches(member)])
-
-
-def _set(call: Call) -> Set:
-    found = call.store.get(call.key, Set)
-    return Set() if found is None else found

@@ -20,7 +20,7 @@ def getdel(call: Call) -> bytes:
 def getrange(call: Call) -> bytes:
     """GETRANGE, SUBSTR."""
     first, last = call.integer(0), call.integer(1)
-    value = call.store.get(call.key, bytes) or b""
+    value = call.value(bytes)
     if first < 0 and last < 0 and first > last:
         return replies.bulk(b"")
     first, last = (max(at + len(value), 0) if at < 0 else at for at in (first, last))
@@ -33,7 +33,7 @@ def setrange(call: Call) -> bytes:
     if offset < 0:
         raise refuse(b"offset is out of range")
     part = call.words[1]
-    value = call.store.get(call.key, bytes) or b""
+    value = call.value(bytes)
     if not part:
         return replies.integer(len(value))
     if offset + len(part) > MAX_VALUE_BYTES:

@@ -9,7 +9,7 @@ from typing import Final
 from epaxos.command import Command
 from epaxos.errors import EpaxosError
 from epaxos.gateway.commands import plan
-from epaxos.gateway.items import Local, ParseLimits, Refused
+from epaxos.gateway.items import Foreign, Local, ParseLimits, Refused
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.limits import LimitsConfig
 from epaxos.messages import TABLE
@@ -141,7 +141,7 @@ class Words:
         found = plan(words, ParseLimits.of(LimitsConfig()))
         if isinstance(found, Refused):
             raise ScenarioError(found.reply.decode().strip().lstrip("-"))
-        if isinstance(found, Local):
+        if isinstance(found, Local | Foreign):
             raise ScenarioError(f"{words[0].decode()} is answered by the replica at hand, and nothing is replicated")
         return found
 

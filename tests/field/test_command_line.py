@@ -96,6 +96,15 @@ async def test_status_has_a_row_for_each_replica(cluster: LocalCluster, tmp_path
     assert lines[-3:] == ["CA", "VA", "IR:"]
 
 
+async def test_one_replica_gives_its_figures_to_prometheus(cluster: LocalCluster, tmp_path: Path) -> None:
+    await epaxos(tmp_path, "set", "greeting", "hello", "--at", "VA")
+    shown = await epaxos(tmp_path, "status", "--prometheus", "--at", "VA")
+    assert shown.code == 0
+    assert 'epaxos_commands_total{path="fast"} 1' in shown.out.splitlines()
+    rows = json.loads((await epaxos(tmp_path, "status", "--at", "VA", "--json")).out)
+    assert [row["name"] for row in rows] == ["VA"]
+
+
 async def test_status_fails_when_nobody_answers(tmp_path: Path, file: Path) -> None:
     assert (await epaxos(tmp_path, "status")).code == 1
     waited = await epaxos(tmp_path, "status", "--wait", "0")

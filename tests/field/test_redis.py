@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import pytest
 import trio
 
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
+from epaxos.gateway.server import serve_clients
 from epaxos.gateway.table import TABLE, Shape
-from tests.field.redis_compare import DIFFERENCES, Comparison, run_corpus, run_random, run_raw
+from epaxos.limits import LimitsConfig
+from tests.field.redis_compare import Comparison, run_corpus, run_differences, run_random, run_raw
+from tests.field.redis_corpus import DIFFERENCES, LOCKED, PASSWORD, RAW
 from tests.field.redis_pair import redis_server
+from tests.shell.fake_replica import FakeReplica
 
 pytestmark = [pytest.mark.field, pytest.mark.trio]
 
@@ -53,7 +58,19 @@ async def test_chosen_commands_are_answered_as_redis_does(alone: LocalCluster, r
 
 
 async def test_nonsense_is_answered_as_redis_does(alone: LocalCluster, redis_port: int) -> None:
-    await trio.to_thread.run_sync(run_raw, alone.port("CA"), redis_port)
+    await trio.to_thread.run_sync(run_raw, alone.port("CA"), redis_port, RAW)
+
+
+async def test_a_stranger_is_answered_as_redis_does(tmp_path: Path) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    with redis_server(tmp_path, "--requirepass", PASSWORD.decode()) as redis_port:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                lambda: serve_clients(FakeReplica(), listeners, limits=LimitsConfig(), password=PASSWORD)
+            )
+            await trio.to_thread.run_sync(run_raw, port, redis_port, LOCKED)
+            nursery.cancel_scope.cancel()
 
 
 async def test_the_table_says_of_a_command_what_redis_says(alone: LocalCluster, redis_port: int) -> None:
@@ -68,6 +85,17 @@ async def test_the_table_says_of_a_command_what_redis_says(alone: LocalCluster, 
     await trio.to_thread.run_sync(compare)
 
 
-async def test_the_docs_list_every_difference() -> None:
-    text = DOCS.read_text(encoding="utf-8")
-    assert all(f"**{name}**" in text for name in DIFFERENCES)
+async def test_every_difference_is_one(tmp_path: Path, redis_port: int) -> None:
+    async with local_cluster(ClusterSpec(names=("CA", "VA", "IR"), directory=tmp_path)) as running:
+        await running.wait_ready(within_s=WITHIN_S)
+
+        def compare() -> None:
+            with Comparison([running.port("CA")], redis_port) as comparison:
+                run_differences(comparison)
+
+        await trio.to_thread.run_sync(compare)
+
+
+async def test_the_docs_list_every_difference_and_no_other() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert rows == list(DIFFERENCES)

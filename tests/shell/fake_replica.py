@@ -63,6 +63,9 @@ class FakeReplica:
     def status(self) -> dict[str, object]:
         return {"name": "CA", "commands": self.commands}
 
+    def prometheus(self) -> str:
+        return f"commands {self.commands}\n"
+
     def reset_stats(self) -> None:
         self.resets += 1
 

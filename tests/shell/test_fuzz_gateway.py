@@ -15,6 +15,7 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from epaxos.gateway.items import ParseLimits
 from epaxos.gateway.resp import LINE_BYTES, MAX_ARGS, command_bytes
 from epaxos.gateway.server import READ_BYTES, Gateway
 from epaxos.gateway.table import TABLE
@@ -191,7 +192,7 @@ def test_a_command_that_never_ends_is_refused_at_its_bound() -> None:
 
     async def main() -> None:
         gateway = Gateway(FakeReplica(), LIMITS)
-        most = command_bytes(gateway.parse_limits[2])
+        most = command_bytes(ParseLimits.of(LIMITS))
         sent = b"*1048576\r\n" + b"$1\r\na\r\n" * (2 * most // 7)
         received = await hostile(gateway, pieces(sent, [1000]))
         assert received == b"-REJECTED too_large: a command of more than %d bytes on the wire: not applied\r\n" % most

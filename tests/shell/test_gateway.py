@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -15,6 +17,7 @@ import trio.testing
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway.server import Gateway, serve_clients
 from epaxos.limits import LimitsConfig
+from epaxos.observe.log import Log
 from tests.shell.fake_replica import FakeReplica, request
 
 pytestmark = pytest.mark.trio
@@ -149,6 +152,23 @@ async def test_in_resp3_nothing_is_said_otherwise_from_the_next_command_on() -> 
         assert bytes(await client.receive_some()).endswith(b"*0\r\n*2\r\n_\r\n_\r\n")
 
 
+async def test_info_says_what_came_and_went() -> None:
+    gateway = Gateway(FakeReplica(), LimitsConfig(connections=1))
+    async with trio.open_nursery() as nursery:
+        client, server = trio.testing.memory_stream_pair()
+        nursery.start_soon(gateway.serve, server)
+        await client.send_all(b"PING\r\n")
+        assert await receive(client, 7) == b"+PONG\r\n"
+        _late, turned_away = trio.testing.memory_stream_pair()
+        await gateway.serve(turned_away)
+        await client.send_all(b"INFO stats\r\n")
+        await settled()
+        said = bytes(await client.receive_some()).split(b"\r\n")
+        assert {b"total_connections_received:2", b"rejected_connections:1"} <= set(said)
+        assert {b"total_net_input_bytes:18", b"total_net_output_bytes:7"} <= set(said)
+        nursery.cancel_scope.cancel()
+
+
 async def test_status_and_counters_of_the_replica() -> None:
     replica = FakeReplica()
     async with connected(replica) as client:
@@ -243,6 +263,19 @@ async def test_a_breach_of_the_protocol_is_answered_after_everything_before_it()
         replica.answer(0)
         assert await receive_rest(client) == b"+OK\r\n-ERR Protocol error: expected '$', got ':'\r\n"
         assert replica.commands == 1
+
+
+@pytest.mark.parametrize("password", [None, b"pw"])
+async def test_a_web_page_that_sends_commands_is_cut_off_at_its_first_word(password: bytes | None) -> None:
+    replica, out = FakeReplica(), io.StringIO()
+    client, server = trio.testing.memory_stream_pair()
+    gateway = Gateway(replica, LIMITS, password=password, log=Log("CA", out=out))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(gateway.serve, server)
+        await client.send_all(b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET pwn 1\r\nQUIT\r\n")
+        assert await receive_rest(client) == b""
+    assert not replica.submitted and gateway.connections == 0
+    assert json.loads(out.getvalue())["event"] == "client_closed"
 
 
 async def test_a_client_that_leaves_cancels_what_it_waits_for() -> None:

@@ -15,6 +15,7 @@ from epaxos.command import READ, WHOLE
 from epaxos.config import Address
 from epaxos.errors import Rejected
 from epaxos.gateway.server import Gateway
+from epaxos.gateway.table import TABLE, Shape
 from epaxos.gateway.transaction import MAX_WATCHED
 from epaxos.limits import LimitsConfig
 from epaxos.machines.kv import Op
@@ -83,13 +84,6 @@ async def test_a_transaction_is_one_command_of_what_it_touches() -> None:
             ],
         ),
         (
-            "multi; epaxos session open; exec",
-            [
-                *(OK, b"-ERR sessions inside MULTI are not allowed\r\n"),
-                b"-EXECABORT Transaction discarded because of previous errors.\r\n",
-            ],
-        ),
-        (
             "multi; exec now; exec",
             [
                 OK,
@@ -102,6 +96,35 @@ async def test_a_transaction_is_one_command_of_what_it_touches() -> None:
 async def test_the_queue(text: str, replies: list[bytes]) -> None:
     async with connected(FakeReplica()) as client:
         await ask(client, text, b"".join(replies))
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["hello 3", "AUTH x", "client SETNAME me", "client setinfo lib-name x", "config resetstat", "epaxos session open"],
+)
+async def test_what_changes_more_than_keys_has_no_place_in_a_transaction(command: str) -> None:
+    replica = FakeReplica()
+    async with connected(replica) as client:
+        refused = b"-ERR Command not allowed inside a transaction\r\n"
+        aborted = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+        await ask(client, f"multi; set a 1; {command}; exec", OK + QUEUED + refused + aborted)
+        await ask(client, "client getname; get a", b"$-1\r\n" * 2)
+    assert replica.resets == 0
+
+
+@pytest.mark.parametrize("name", sorted(spec.name for spec in TABLE.values() if spec.shape is Shape.LOCAL))
+async def test_what_a_command_is_said_to_touch_is_replicated(name: str) -> None:
+    spec = TABLE[name.encode()]
+    text = "epaxos session open" if name == "epaxos" else " ".join([name, *["1"] * (abs(spec.arity) - 1)])
+    replica = FakeReplica()
+    async with connected(replica) as client:
+        before = words("watch a; multi" if name in ("exec", "discard") else "watch a")
+        await client.send_all(before)
+        await settled()
+        watched = len(replica.submitted)
+        await client.send_all(words(text))
+        await settled()
+        assert (len(replica.submitted) > watched) == (spec.footprint != "nothing")
 
 
 async def test_quit_is_not_queued() -> None:

@@ -107,11 +107,17 @@ async def _first(entries: AsyncIterator[epaxos.LogEntry], count: int) -> AsyncIt
 
 @asynccontextmanager
 async def connection(alone: Config, path: Path) -> AsyncIterator[RespConnection]:
+    async with stream(alone, path) as mine, RespConnection(mine) as found:
+        yield found
+
+
+@asynccontextmanager
+async def stream(alone: Config, path: Path) -> AsyncIterator[trio.abc.Stream]:
     async with epaxos.open_replica(alone, "CA", Kv(), data=path) as replica, trio.open_nursery() as nursery:
         mine, theirs = trio.testing.memory_stream_pair()
         nursery.start_soon(Gateway(replica, LimitsConfig()).serve, theirs)
-        async with RespConnection(mine) as found:
-            yield found
+        async with mine:
+            yield mine
 
 
 async def test_a_call_that_is_repeated_has_one_reply(alone: Config, tmp_path: Path) -> None:
@@ -125,6 +131,30 @@ async def test_a_call_that_is_repeated_has_one_reply(alone: Config, tmp_path: Pa
         assert await client.call("EPAXOS", "SESSION", "CLOSE", handle) == b"OK"
         with pytest.raises(ErrorReply, match="REJECTED session_closed"):
             await client.call("EPAXOS", "CALL", handle, "4", "3", "INCR", "k")
+
+
+@pytest.mark.parametrize(("first", "second"), [(2, 3), (3, 2)])
+async def test_the_copies_of_a_call_are_one_whatever_the_dialect(
+    alone: Config, tmp_path: Path, first: int, second: int
+) -> None:
+    async with stream(alone, tmp_path) as client:
+        await client.send_all(b"SADD s a b\r\nEPAXOS SESSION OPEN\r\n")
+        handle = (await receive(client, 4 + 4 + 7)).split(b"\r\n")[2]
+        replies = []
+        for dialect in (first, second):
+            await client.send_all(b"HELLO %d\r\nEPAXOS CALL %b 1 0 SPOP s 1\r\n" % (dialect, handle))
+            replies.append((await receive(client, 0, b"modules\r\n*0\r\n*1\r\n$1\r\na\r\n"))[-11:])
+        assert replies == [b"*1\r\n$1\r\na\r\n"] * 2
+
+
+async def receive(client: trio.abc.Stream, size: int, end: bytes = b"\r\n") -> bytes:
+    """At least so many bytes, up to such an end."""
+    data = b""
+    while len(data) < size or not data.endswith(end):
+        received = await client.receive_some()
+        assert received, data
+        data += received
+    return data
 
 
 async def test_what_is_wrong_with_a_call_is_said(alone: Config, tmp_path: Path) -> None:

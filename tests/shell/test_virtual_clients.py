@@ -131,6 +131,27 @@ async def test_a_client_that_leaves_too_many_replies_unread_is_cut_off(autojump_
     await site.settled()
 
 
+@pytest.mark.parametrize("site", ["[limits]\nclient_output_total_bytes = 8388608\n"], indirect=True)
+async def test_with_too_many_replies_unread_by_all_the_one_that_leaves_most_is_cut_off(
+    autojump_clock: MockClock, site: Site
+) -> None:
+    writer = site.call("CA")
+    assert await ask(writer, b"SET", b"large", bytes(100_000)) == b"+OK\r\n"
+    rude = []
+    for replies in (20, 50, 30):
+        rude.append(site.call("CA"))
+        await rude[-1].send_all(request(b"GET", b"large") * replies)
+        await trio.sleep(5)
+    assert site.gateways["CA"].connections == 3
+    said = json.loads(site.said.getvalue())
+    assert (said["event"], said["client"]) == ("client_closed", 3)
+    await served(site)
+    for client in (*rude, writer):
+        await client.aclose()
+    await site.settled()
+    assert site.gateways["CA"].connections == 0
+
+
 @pytest.mark.parametrize("site", ["[limits]\nclient_output_bytes = 4194304\n"], indirect=True)
 async def test_one_reply_may_be_longer_than_all_that_may_wait(autojump_clock: MockClock, site: Site) -> None:
     client = site.call("CA")

@@ -105,6 +105,16 @@ def test_status_waits_or_watches(tmp_path: Path, cluster_text: ClusterText, caps
     assert "choose one" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [[], ["--at", "CA", "--watch"], ["--at", "CA", "--wait", "1"]])
+def test_the_figures_are_those_of_one_replica(
+    words: list[str], tmp_path: Path, cluster_text: ClusterText, capsys: Capture
+) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(cluster_text(3))
+    assert cli.run(["status", "--config", str(path), "--prometheus", *words]) == 2
+    assert "name it with --at" in capsys.readouterr().err
+
+
 def test_with_json_a_failure_is_an_object_on_stdout_and_words_on_stderr(capsys: Capture) -> None:
     assert cli.run(["config", "check", "/nonexistent", "--json"]) == 2
     said = capsys.readouterr()

@@ -181,6 +181,8 @@ def test_the_order_of_keys_is_a_function_of_the_keys(machine: Machine) -> None:
         (b"\\*", [b"*"], [b"a", b"\\*"]),
         (b"a\\", [b"a\\"], [b"a"]),
         (b"*a*b*", [b"ab", b"xaxbx"], [b"ba"]),
+        (b"[\x80-a]", [b"\x80", b"\xff", b"\0", b"a"], [b"b", b"\x7f"]),
+        (b"[\x7f-\x80]", [b"a", b"\x80", b"\xff"], []),
     ],
 )
 def test_patterns(pattern: bytes, matched: list[bytes], missed: list[bytes]) -> None:
@@ -300,6 +302,8 @@ def test_numbers_of_any_length_are_read_and_written() -> None:
         assert parse_float(format_float(value)) == value
     assert parse_float(b"1e" + b"9" * 5000) is None is parse_float(b"1" * 6000)
     assert parse_float(b"0e" + b"9" * 5000) == 0
+    assert parse_float(b"0x" + b"f" * 5000 + b"p-20000") == 1
+    assert parse_float(b"0x" + b"f" * 5000) is None is parse_float(b"0x1p" + b"9" * 5000)
 
 
 def test_a_read_is_one_that_says_so() -> None:

@@ -8,7 +8,7 @@ import hiredis
 import pytest
 
 from epaxos.gateway.commands import plan
-from epaxos.gateway.context import Client, Context, Server
+from epaxos.gateway.context import Client, Context, Server, Traffic
 from epaxos.gateway.items import Local, ParseLimits, Refused
 from epaxos.gateway.local import answer
 from epaxos.gateway.table import TABLE
@@ -21,9 +21,16 @@ BAD_NAME = b"-ERR Client names cannot contain spaces, newlines or special charac
 class Host:
     def __init__(self) -> None:
         self.resets = 0
+        self.clock_us = 0
+
+    def now_us(self) -> int:
+        return self.clock_us
 
     def status(self) -> dict[str, object]:
         return {"name": "CA", "executed": 7, "lanes": [1, 2]}
+
+    def prometheus(self) -> str:
+        return "epaxos_executed_commands_total 7\n"
 
     def reset_stats(self) -> None:
         self.resets += 1
@@ -35,7 +42,7 @@ class Conversation:
     def __init__(self) -> None:
         self.host = Host()
         self.client = Client(id=42)
-        self.server = Server(self.host, None, 10_000, lambda: 5)
+        self.server = Server(self.host, None, 10_000, lambda: 5, 6379, Traffic())
 
     def ask(self, *words: str | bytes) -> bytes:
         planned = plan([word.encode() if isinstance(word, str) else word for word in words], LIMITS)
@@ -116,9 +123,11 @@ def test_hello_says_what_redis_says_in_the_dialect_that_was_chosen(talk: Convers
     assert talk.ask("HELLO", "2") == b"*14\r\n" + said % 2
 
 
-def test_a_hello_that_fails_changes_nothing(talk: Conversation) -> None:
+def test_a_hello_that_fails_leaves_the_dialect_and_what_its_first_options_did(talk: Conversation) -> None:
     assert talk.ask("hello", "3", "setname", "a b") == BAD_NAME
     assert talk.ask("client", "getname") == b"$-1\r\n"
+    assert talk.ask("hello", "3", "setname", "x", "foo") == b"-ERR Syntax error in HELLO option 'foo'\r\n"
+    assert talk.ask("client", "getname") == b"$1\r\nx\r\n"
     assert talk.ask("hello", "2", "setname", "me").startswith(b"*14\r\n")
     assert talk.ask("client", "getname") == b"$2\r\nme\r\n"
 
@@ -161,6 +170,27 @@ def test_info_has_sections(talk: Conversation) -> None:
     assert talk.understand("info", "KEYSPACE") == b"# Keyspace\r\ndb0:keys=5,expires=0,avg_ttl=0\r\n"
 
 
+def test_info_counts_what_dashboards_read(talk: Conversation) -> None:
+    def told() -> dict[str, str]:
+        text = talk.understand("info")
+        assert isinstance(text, bytes)
+        return dict(line.split(":", 1) for line in text.decode().split("\r\n") if ":" in line)
+
+    traffic = talk.server.traffic
+    traffic.connections, traffic.turned_away, traffic.input_bytes, traffic.output_bytes = 9, 1, 100, 200
+    for second, commands in ((0, 5), (1, 20), (1, 30)):
+        traffic.count(commands, second * 1_000_000 + 7)
+    for second, per_s in ((1, 5), (2, 50), (3, 0)):
+        talk.host.clock_us = second * 1_000_000
+        assert told()["instantaneous_ops_per_sec"] == str(per_s)
+    names = ("total_connections_received", "rejected_connections", "total_net_input_bytes", "total_net_output_bytes")
+    assert [told()[name] for name in names] == ["9", "1", "100", "200"]
+    assert told()["tcp_port"] == "6379"
+    assert told()["used_memory_human"][-1] in "KMG"
+    talk.ask("config", "resetstat")
+    assert [told()[name] for name in names] == ["0"] * 4
+
+
 def test_the_commands_are_those_of_the_table(talk: Conversation) -> None:
     assert talk.understand("command", "count") == len(TABLE)
     assert talk.understand("command", "list") == list(TABLE)
@@ -191,6 +221,7 @@ def test_epaxos_status_is_json_and_the_counters_can_be_reset(talk: Conversation)
     status = talk.understand("EPAXOS", "STATUS")
     assert isinstance(status, bytes)
     assert json.loads(status) == talk.host.status()
+    assert talk.understand("EPAXOS", "METRICS") == b"epaxos_executed_commands_total 7\n"
     assert talk.ask("EPAXOS", "RESETSTATS") == talk.ask("config", "resetstat") == b"+OK\r\n"
     assert talk.host.resets == 2
     assert talk.ask("epaxos", "foo") == b"-ERR unknown subcommand 'foo'. Try EPAXOS HELP.\r\n"

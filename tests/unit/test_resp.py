@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -13,8 +14,8 @@ from hypothesis import given, settings, strategies as st
 from epaxos import replies
 from epaxos.command import MAX_ENTRIES, READ, Command, Entry
 from epaxos.gateway.inline import split_inline
-from epaxos.gateway.items import Broken, Item, Local, Parsed, ParseLimits, Refused, Run
-from epaxos.gateway.resp import LINE_BYTES, PyParser, command_bytes, parse as parse_by
+from epaxos.gateway.items import Broken, Foreign, Item, Local, ParseLimits, Refused, Run
+from epaxos.gateway.resp import LINE_BYTES, STRANGER_BULK_BYTES, STRANGER_WORDS, PyParser, command_bytes
 from epaxos.limits import LimitsConfig
 from epaxos.machines.kv import SET_NX, Op
 from epaxos.machines.operations import TYPED
@@ -23,8 +24,23 @@ from epaxos.packing import check_run, decode_run, encode_run
 SECRET = bytes(range(16))
 LIMITS = ParseLimits.of(LimitsConfig())
 TIGHT = ParseLimits(key_bytes=6, value_bytes=9, run_commands=3, run_bytes=120)
-Parse = Callable[[bytes, bytes, ParseLimits], Parsed]
 
+
+class Parsed(NamedTuple):
+    """What was made of a buffer: its first `consumed` bytes are these items."""
+
+    consumed: int
+    items: list[Item]
+
+
+def parse_by(buffer: bytes, secret: bytes, limits: ParseLimits, twin: type[PyParser]) -> Parsed:
+    """What a client has sent by then, all at once."""
+    parser = twin(secret)
+    items = parser.feed(buffer, limits)
+    return Parsed(len(buffer) - parser.held, items)
+
+
+Parse = Callable[[bytes, bytes, ParseLimits], Parsed]
 PARSERS = {"pure": PyParser}
 if importlib.util.find_spec("epaxos._ext.resp"):
     PARSERS["compiled"] = importlib.import_module("epaxos._ext.resp").Parser
@@ -74,11 +90,11 @@ def test_items_stand_in_the_order_of_commands(parse: Parse) -> None:
 
 
 @both
-@pytest.mark.parametrize("name", [b"HELLO", b"reset"])
-def test_what_follows_a_change_of_the_dialect_is_parsed_later(parse: Parse, name: bytes) -> None:
-    first = request(b"GET", b"a") + request(name)
+@pytest.mark.parametrize("words", [[b"HELLO"], [b"reset"], [b"Auth", b"x"]])
+def test_what_follows_a_change_of_the_limits_is_parsed_later(parse: Parse, words: list[bytes]) -> None:
+    first = request(b"GET", b"a") + request(*words)
     consumed, items = parse(first + request(b"GET", b"b"), SECRET, LIMITS)
-    assert (consumed, unpacked(items)) == (len(first), [[get(b"a")], Local([name])])
+    assert (consumed, unpacked(items)) == (len(first), [[get(b"a")], Local(words)])
 
 
 @both
@@ -226,6 +242,18 @@ def test_a_breach_of_the_protocol_ends_it_in_the_words_of_redis(parse: Parse, br
 
 
 @both
+@pytest.mark.parametrize("word", [b"POST", b"post", b"Host:"])
+def test_behind_what_a_browser_says_nothing_is_looked_at(parse: Parse, word: bytes) -> None:
+    for foreign in (word + b" / HTTP/1.1\r\n", request(word), request(word, b"x")):
+        before = request(b"GET", b"a") + foreign
+        consumed, items = parse(before + request(b"GET", b"b"), SECRET, LIMITS)
+        assert (consumed, unpacked(items)) == (len(before), [[get(b"a")], Foreign(word)])
+    for harmless in (b"host", b"poster", b"GET"):
+        (item,) = parse(request(harmless), SECRET, LIMITS).items
+        assert isinstance(item, Refused)
+
+
+@both
 def test_lines_that_may_still_end_in_time_are_waited_for(parse: Parse) -> None:
     for start in (b"x" * 65_536, b"*" + b"1" * 65_535, b"*1\r\n$" + b"1" * 65_535):
         assert parse(start, SECRET, LIMITS) == (0, [])
@@ -242,6 +270,20 @@ def test_lengths_are_refused_before_the_bytes_come(parse: Parse) -> None:
     assert parse(too_long % (LIMITS.value_bytes + 1), SECRET, LIMITS).items == [
         Broken(b"-ERR Protocol error: invalid bulk length\r\n")
     ]
+
+
+@both
+def test_of_a_stranger_little_is_held(parse: Parse) -> None:
+    stranger = LIMITS._replace(stranger=True)
+    for start, most, what in (
+        (b"*%d\r\n", STRANGER_WORDS, b"multibulk"),
+        (b"*2\r\n$4\r\nAUTH\r\n$%d\r\n", STRANGER_BULK_BYTES, b"bulk"),
+    ):
+        assert parse(start % most, SECRET, stranger).items == []
+        assert parse(start % (most + 1), SECRET, LIMITS).items == []
+        assert parse(start % (most + 1), SECRET, stranger).items == [
+            Broken(b"-ERR Protocol error: unauthenticated %b length\r\n" % what)
+        ]
 
 
 @both
@@ -301,7 +343,7 @@ def test_the_secret_has_sixteen_bytes(parse: Parse) -> None:
 
 
 NAMES = st.sampled_from(
-    [b"GET", b"get", b"SET", b"Set", b"INCR", b"DEL", b"MGET", b"MSET", b"INCRBY", b"SETNX", b"PING", b"EXISTS", b"FOO"]
+    [b"GET", b"get", b"SET", b"Set", b"INCR", b"DEL", b"MGET", b"MSET", b"INCRBY", b"PING", b"EXISTS", b"FOO", b"POST"]
 )
 WORDS = st.one_of(
     st.sampled_from([b"", b"a", b"nx", b"GET", b"7", b"-1", b"x" * 7, b"v" * 10]),
@@ -321,7 +363,7 @@ GARBAGE = st.one_of(
 BUFFERS = st.lists(st.one_of(REQUESTS, REQUESTS, REQUESTS, LINES, GARBAGE), max_size=10).map(b"".join)
 
 
-@given(BUFFERS, st.sampled_from([LIMITS, TIGHT]), st.integers(0, 200))
+@given(BUFFERS, st.sampled_from([LIMITS, TIGHT, TIGHT._replace(stranger=True)]), st.integers(0, 200))
 @settings(max_examples=400, deadline=None)
 def test_the_twins_agree_on_everything(buffer: bytes, limits: ParseLimits, cut: int) -> None:
     for piece in (buffer, buffer[:-cut]):
@@ -340,9 +382,9 @@ def test_it_does_not_matter_how_the_bytes_arrive(
     for size in sizes * (len(buffer) + 1):
         gathered += parser.feed(buffer[at : at + size], limits)
         at += size
-        if at >= len(buffer) or (gathered and isinstance(gathered[-1], Broken)):
+        if at >= len(buffer) or (gathered and isinstance(gathered[-1], Broken | Foreign)):
             break
-    if not (gathered and isinstance(gathered[-1], Broken)):
+    if not (gathered and isinstance(gathered[-1], Broken | Foreign)):
         assert parser.held == len(buffer) - whole.consumed
 
     def flat(items: list[Item]) -> list[Command | Item]:
@@ -389,7 +431,7 @@ def test_runs_are_sound_and_within_their_bounds(parse: Parse, buffer: bytes) -> 
             assert check_run(item.run) == item.commands <= TIGHT.run_commands
             assert len(item.run) <= TIGHT.run_bytes
             assert item.run == encode_run(SECRET, decode_run(item.run))
-    assert not any(isinstance(item, Broken) for item in items[:-1])
+    assert not any(isinstance(item, Broken | Foreign) for item in items[:-1])
 
 
 # ------------------------------------------------------------------------------------------------------------ replies

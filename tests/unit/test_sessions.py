@@ -12,7 +12,19 @@ from epaxos.errors import ProtocolError, Rejected, Unknown
 from epaxos.execution.sessions import NumberSet, Sessions
 from epaxos.machines.kv import Op
 from epaxos.packing import decode_run, encode_run
-from epaxos.session import WINDOW, Ended, Numbers, Opening, SessionId, Stamp, end_run, ended_in, open_run, stamped
+from epaxos.session import (
+    RESULT_BYTES,
+    WINDOW,
+    Ended,
+    Numbers,
+    Opening,
+    SessionId,
+    Stamp,
+    end_run,
+    ended_in,
+    open_run,
+    stamped,
+)
 
 SECRET = bytes(16)
 S = SessionId(1, 2, 3)
@@ -83,6 +95,15 @@ def test_results_above_the_floor_are_kept_and_no_others() -> None:
     execute(sessions, 6, floor=4)
     assert isinstance(sessions.judge(Stamp(S, 4, 0)), Unknown)
     assert sessions.judge(Stamp(S, 5, 0)) == b"5"
+
+
+def test_a_long_result_is_not_kept_and_its_command_takes_effect_once_all_the_same() -> None:
+    for size, kept in ((RESULT_BYTES, True), (RESULT_BYTES + 1, False)):
+        sessions = table()
+        assert sessions.judge(Stamp(S, 1, 0)) is None
+        sessions.keep(Stamp(S, 1, 0), bytes(size))
+        assert isinstance(sessions.judge(Stamp(S, 1, 0)), bytes if kept else Unknown)
+        assert len(sessions.save()) <= RESULT_BYTES + 100
 
 
 @given(st.permutations([(1, 0), (2, 0), (3, 1), (4, 0), (5, 3), (6, 2)]))
