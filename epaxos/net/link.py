@@ -9,7 +9,8 @@ trip, and its absence that the other end has gone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Final, NamedTuple, TypedDict
@@ -29,9 +30,17 @@ from epaxos.net.signal import Signal, now_us
 from epaxos.observe.log import Log
 from epaxos.protocols.interface import PeerDown, PeerUp, Receive, Rtt
 
-PING_EVERY_US: Final = 1_000_000
+PING_EVERY_US: Final = 500_000
 SILENCE_US: Final = 15_000_000
 """A link on which the other end owes something for so long is taken for broken."""
+QUIET_MIN_US: Final = 2_000_000
+QUIET_ROUND_TRIPS: Final = 8
+"""It is so after the time between two pings and so many round trips, and never sooner than the above, when nothing else
+comes from there either: who is busy answers late, and pings."""
+RTTS_KEPT: Final = 8
+"""The longest of the last so many measurements counts."""
+STEP_US: Final = 250_000
+"""Silence is counted in steps. One that took longer counts as one: then this process has stood still, not the other."""
 FIRST_PAUSE_US: Final = 20_000
 """Before the first attempt to make a broken link again; pauses double up to `LinkLimits.reconnect_max_us`."""
 CHUNK_BYTES: Final = 1 << 18
@@ -88,6 +97,10 @@ class _Peer:
         self.name = name
         self.outbox = outbox
         self.up = False
+        self.listening = 0
+        """Connections from it on which its next word is waited for: none while this replica has no time for it."""
+        self.words = 0
+        """How often something came on them."""
         self.rtt_us: int | None = None
         self.incarnation = 0
         """The highest that was met in this life: links to an earlier one lead nowhere."""
@@ -97,6 +110,16 @@ class _Peer:
         """Of the link to it that is in use."""
         self.hearing: trio.CancelScope | None = None
         """Of the link from it that is in use."""
+
+    @contextlib.contextmanager
+    def listens(self) -> Iterator[None]:
+        """While its next word is waited for."""
+        self.listening += 1
+        try:
+            yield
+        finally:
+            self.listening -= 1
+            self.words += 1
 
     def meet(self, incarnation: int) -> None:
         """It was met in this incarnation: links to an earlier one are given up."""
@@ -201,7 +224,7 @@ class Links:
         return now_us() - began_us
 
     async def _talk(self, peer: _Peer, stream: trio.abc.Stream, greeting: Greeting) -> None:
-        pulse = _Pulse(peer.outbox)
+        pulse = _Pulse(peer)
         peer.outbox.open()
         peer.up = True
         self._log.event("peer_up", peer.name, version=version(self._hello, greeting.theirs))
@@ -276,7 +299,7 @@ class Links:
             for frame in reader.feed(data):
                 self._take(peer, frame, pongs)
             await self._inbox.room()
-            with trio.fail_after(SILENCE_US / 1e6):
+            with peer.listens(), trio.fail_after(SILENCE_US / 1e6):
                 data = await stream.receive_some(CHUNK_BYTES)
             if not data:
                 return "closed inside a frame" if reader.unfinished else ""
@@ -340,18 +363,24 @@ class _Pulse:
     """The pings of one link: one at a time, each answered before the next is sent.
 
     A ping may wait behind all that is queued, and longer than a link may be silent: the silence begins when it has
-    been sent, and before that each time that something else has.
+    been sent, and before that each time that something else has. The other end may take its time to answer, as long as
+    it says anything on its own link.
     """
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, peer: _Peer) -> None:
+        self._peer = peer
+        self._outbox = peer.outbox
+        self._rtts_us = deque[int](maxlen=RTTS_KEPT)
         self._asked: int | None = None
         """The token of the ping that waits for its pong: when it was queued."""
         self._queued = 0
         """The frames that had been queued when it was, itself included."""
         self._sent = 0
         """The frames of the outbox that have been sent in whole."""
-        self._silence = trio.CancelScope()
+        self._silent_us = 0
+        """For how long it has not been answered."""
+        self._quiet_us = 0
+        """For how long nothing else has come either."""
         self._answered = Signal()
 
     async def beat(self) -> str:
@@ -360,16 +389,31 @@ class _Pulse:
             self._asked = now = now_us()
             self._outbox.put(now, encode_control(PING, now), always=True)
             self._queued = self._outbox.queued
-            with trio.move_on_after(SILENCE_US / 1e6) as self._silence:
-                await self._answered.wait()
-            if self._silence.cancelled_caught:
-                return "no answer to a ping"
+            self._silent_us = self._quiet_us = 0
+            while self._asked is not None:
+                words = self._peer.words
+                with trio.move_on_after(STEP_US / 1e6) as step:
+                    await self._answered.wait()
+                if step.cancelled_caught and self._is_over(words):
+                    return "no answer to a ping"
             await trio.sleep(PING_EVERY_US / 1e6)
+
+    def _is_over(self, words: int) -> bool:
+        """One more step has passed without an answer, and before it there had been so many words. Is that too long?"""
+        self._silent_us += STEP_US
+        is_quiet = self._peer.listening and self._peer.words == words
+        self._quiet_us = self._quiet_us + STEP_US if is_quiet else 0
+        return self._silent_us >= SILENCE_US or self._quiet_us >= self._patience_us()
+
+    def _patience_us(self) -> int:
+        if not self._rtts_us:
+            return SILENCE_US
+        return min(max(QUIET_MIN_US, PING_EVERY_US + QUIET_ROUND_TRIPS * max(self._rtts_us)), SILENCE_US)
 
     def sent(self, frames: int) -> None:
         """The link took more bytes, and with them all but the latest of the outbox's frames up to this count."""
         if self._sent < self._queued:
-            self._silence.deadline = trio.current_time() + SILENCE_US / 1e6
+            self._silent_us = self._quiet_us = 0
         self._sent = frames
 
     def pong(self, kind: int, token: int) -> int:
@@ -378,7 +422,8 @@ class _Pulse:
             raise ProtocolError("a pong that nobody asked for")
         self._asked = None
         self._answered.set()
-        return now_us() - token
+        self._rtts_us.append(now_us() - token)
+        return self._rtts_us[-1]
 
 
 async def _drain(stream: trio.abc.Stream, outbox: Outbox, sent: Callable[[int], None] = lambda frames: None) -> str:

@@ -106,7 +106,7 @@ class World(Stage):
         """Messages that each replica sent, those since the last strike above all."""
         self.clients = Clients(self, forks, swarm.limits.batch_commands, swarm.fault_us, play.make_commands)
         self.clients.on_reply = self._replied
-        self.record = Record(play.model, self.clients.commands.keys)
+        self.record = Record(play.model, self.clients.commands.keys, swarm.limits.window)
         self.watch = Watch(self.record, play.invariants)
 
     def run(self) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from epaxos.command import Batch, Payload
 from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import StorageError
+from epaxos.execution.interface import Group
 from epaxos.ids import BatchNumber, InstanceId, ReplicaId
 from epaxos.machines.interface import BatchMachine
 from epaxos.protocols.interface import Durable, Now, Order, PeerDown, ProtocolConfig
@@ -141,7 +143,9 @@ class Node:
         protocol, executor = world.build(config, world.forks[f"core.{self.me}"], self.disk)
         self.protocol = WatchedProtocol(protocol, world.received)
         ordered: set[BatchNumber] = set()
-        self.executor = WatchedExecutor(executor, decided=partial(self._decided, life, ordered))
+        self.executor = WatchedExecutor(
+            executor, decided=partial(self._decided, life, ordered), executed=partial(self._executed, life)
+        )
         self.machine = RecordingMachine(world, life, world.make_machine(), ordered)
         self.engine = Engine(
             me=self.me,
@@ -165,6 +169,10 @@ class Node:
         self._world.decided[id_] = payload
         if isinstance(payload, Batch):
             ordered.add(payload.name)
+
+    def _executed(self, life: Life, groups: Iterable[Group]) -> None:
+        for hook in self._world.watch.executed:
+            hook(life, chain.from_iterable(groups))
 
     def crash(self, *, forgets: bool) -> None:
         """The power goes, and what the disk had not been told to keep may go with it, or does for certain."""

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol as Interface
 from epaxos.command import BARRIER_OP, HEADER, READ, WHOLE, Batch, Command
 from epaxos.ids import BatchNumber, ReplicaId
 from epaxos.packing import decode_run
+from epaxos.submission import DEFAULT_LIMITS
 
 
 class Violation(Exception):
@@ -169,6 +170,8 @@ class Record:
     model: Model
     universe: tuple[bytes, ...]
     """The keys that more than one command touches."""
+    window: int = DEFAULT_LIMITS.window
+    """How many own commands a coordinator may have in flight."""
     calls: list[Call] = field(default_factory=list)
     logs: dict[Life, list[Applied]] = field(default_factory=dict)
     """What each life executed, in order, with what it executed again at its start."""

@@ -262,6 +262,44 @@ async def test_a_peer_that_answers_no_ping_is_taken_for_gone(
     assert "peer_down VA: no answer to a ping" in ca.log()
 
 
+async def test_a_peer_that_is_too_busy_to_answer_is_alive_as_long_as_it_says_anything(
+    autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
+) -> None:
+    async def answer_twice(stream: trio.abc.Stream) -> None:
+        await greet(stream, hello(VA), lambda theirs: "")
+        reader = FrameReader(64)
+        for _ in range(2):
+            [frame] = reader.feed(await stream.receive_some(64))
+            await stream.send_all(encode_control(PONG, control(frame).token))
+        await closed(stream)
+
+    network.serve(VA, answer_twice)
+    ca = Node(network, CA)
+    nursery.start_soon(ca.links.run)
+    await ca.until(PeerUp)
+    own_link = await call(network, VA, CA)
+    for number in range(1, 11):
+        await own_link.send_all(encode_frame(nack(number)))
+        await trio.sleep(1)
+    assert ca.links.status()["VA"]["up"]
+    began = trio.current_time()
+    await ca.until(PeerDown)
+    assert trio.current_time() - began < (link.QUIET_MIN_US + link.STEP_US) / 1e6
+
+
+async def test_who_has_stood_still_himself_blames_nobody(
+    autojump_clock: MockClock, network: LinkNetwork, pair: tuple[Node, Node]
+) -> None:
+    for wire in network.wires("CA", "VA"):
+        wire.delay_us = 150_000
+    for number in range(20):
+        await trio.sleep(0.4 + 0.03 * number)
+        autojump_clock.jump(link.SILENCE_US / 2e6)
+    await trio.sleep(1)
+    for node in pair:
+        assert [line for line in node.log() if line.startswith("peer_down")] == []
+
+
 async def test_a_peer_that_stops_reading_costs_a_bounded_queue(
     autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:

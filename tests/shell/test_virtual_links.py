@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from epaxos.config import Config
-from epaxos.net.link import SILENCE_US
+from epaxos.net.link import PING_EVERY_US, QUIET_MIN_US, SILENCE_US, STEP_US
 from epaxos.testing.virtual.cluster import VirtualCluster
 from tests.conftest import ClusterText
 from tests.shell.virtual import ROUND_US, History, Outcomes, caught_up, linked, quiet, tasks
@@ -90,6 +90,20 @@ async def test_a_replica_that_is_cut_off_comes_back(
     outcomes.check(cluster)
     await quiet(cluster)
     assert tasks() == before
+
+
+async def test_a_peer_that_stands_still_is_noticed_after_a_few_round_trips(
+    autojump_clock: MockClock, cluster: Cluster
+) -> None:
+    await trio.sleep(3)
+    for name in ("CA", "VA"):
+        for wire in cluster.network.wires(name, "IR"):
+            wire.stall()
+    await trio.sleep((PING_EVERY_US + QUIET_MIN_US + 2 * STEP_US) / 1e6)
+    for name in ("CA", "VA"):
+        assert not cluster.replicas[name].status()["peers"]["IR"]["up"]
+    cluster.network.heal()
+    await linked(cluster)
 
 
 async def test_a_peer_that_stands_still_costs_a_bounded_queue_and_delays_nobody(

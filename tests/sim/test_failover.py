@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import median
 
 import pytest
 from click.testing import CliRunner
 
 from bench.__main__ import bench
-from bench.elections import ElectionOptions, as_table, run_elections
+from bench.elections import NEXT_WITHIN_US, ElectionOptions, ElectionResult, as_table, run_elections
 from bench.failover import FailoverOptions, as_table as failover_table, run_failover
 from bench.timeline import OTHER
 from epaxos.errors import ConfigError
@@ -24,11 +25,15 @@ def test_another_one_leads_and_commits_each_time() -> None:
 
 
 def test_the_leader_is_where_it_is_wanted_and_broken_links_tell_sooner_than_silence() -> None:
-    silent = run_elections(ElectionOptions(runs=2, leader="OR"))
-    told = run_elections(ElectionOptions(runs=2, leader="OR", detect_ms=0))
+    silent = run_elections(ElectionOptions(runs=5, leader="OR"))
+    told = run_elections(ElectionOptions(runs=5, leader="OR", detect_ms=0))
     assert {each.dead for each in (*silent.elections, *told.elections)} == {"OR"}
-    for slow, quick in zip(silent.elections, told.elections, strict=True):
-        assert slow.commits_us is not None and quick.commits_us is not None and quick.commits_us < slow.commits_us
+    # Now and then those who are told stand for election at the same time, and have to do so again.
+    assert 2 * _median_us(told) < _median_us(silent)
+
+
+def _median_us(result: ElectionResult) -> float:
+    return median(each.commits_us or NEXT_WITHIN_US for each in result.elections)
 
 
 def test_the_command_line_says_the_same() -> None:

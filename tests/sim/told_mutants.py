@@ -36,6 +36,7 @@ _KNOWN: Final = (
     ("epaxos/s20-executed-is-not-forgotten", "forgotten-decisions"),
     ("epaxos/s21-no-order-through-a-nop", "latest-only"),
     ("epaxos/s22-one-order-from-every-start", "order-of-the-walk"),
+    ("epaxos/s23-window-bounds-a-cycle", "no-window"),
     ("epaxos/s25-a-floor-is-not-a-record", "a-floor-marks-as-executed"),
     ("epaxos/s25-a-floor-is-not-a-record", "max-only-table"),
     ("epaxos/s26-reads-of-two-keys", "reads-leave-no-trace"),
@@ -101,14 +102,6 @@ _NEW: Final = (
                     "            return id_",
                 ),
             ),
-        ),
-    ),
-    (
-        "epaxos/s23-window-bounds-a-cycle",
-        Mutant(
-            name="no-window",
-            story="a coordinator submits while any number of its own commands is not executed (4.4, I19)",
-            edits=((_EPAXOS + "lead", "max(0, self.state.window - len(self._unexecuted))", "1 << 20"),),
         ),
     ),
     (

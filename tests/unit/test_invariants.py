@@ -51,6 +51,10 @@ class Run:
     def send(self, life: Life, message: Message, *peers: ReplicaId) -> None:
         self.watch.sends(life, peers or (1 - life.replica,), message)
 
+    def execute(self, life: Life, *ids: InstanceId) -> None:
+        for hook in self.watch.executed:
+            hook(life, ids)
+
     def apply(self, life: Life, *batches: Batch) -> None:
         for each in batches:
             applied = self.record.unpack(each)
@@ -150,6 +154,12 @@ def two_proposals(run: Run) -> None:
 def two_kinds_of_votes(run: Run) -> None:
     run.send(A, AcceptOK(id=X, ballot=1, nop=False, dep=(0, 0)))
     run.send(B, AcceptOK(id=X, ballot=1, nop=False, dep=(0, 1)))
+
+
+def more_than_the_window(run: Run) -> None:
+    run.record.window = 1
+    run.send(A, PreAccept(id=X, payload=batch(1, write(b"1")), init_dep=(0, 0)))
+    run.send(A, PreAccept(id=InstanceId(0, 2, 0), payload=batch(2, write(b"2")), init_dep=(1, 0)))
 
 
 def vote_below_a_promise(run: Run) -> None:
@@ -303,6 +313,7 @@ def half_of_a_command_seen(run: Run) -> None:
         ("one_proposal", two_proposals),
         ("one_proposal", two_kinds_of_votes),
         ("promises", vote_below_a_promise),
+        ("window", more_than_the_window),
         ("at_most_once", twice_in_a_life),
         ("at_most_once", two_batches_of_one_command),
         ("at_most_once", rejected_and_executed),
@@ -333,6 +344,7 @@ def test_says_no(invariant: str, wrong: Callable[[Run], None]) -> None:
 
 def test_a_sound_run_passes_all() -> None:
     run = Run()
+    run.record.window = 1
     first, unknown, third = run.ask(write(b"1")), run.ask(write(b"2"), stream=2), run.ask(read(b"r"), stream=3)
     run.answer(first, OK)
     run.answer(unknown, None, Outcome.UNKNOWN)
@@ -343,6 +355,8 @@ def test_a_sound_run_passes_all() -> None:
     run.decide(A, Y, batch(2, read(b"r")), (1, 0))
     run.decide(A, InstanceId(0, 2, 0), NOP, (0, 0))
     run.send(A, PreAccept(id=X, payload=batch(1, write(b"1")), init_dep=(0, 0)))
+    run.execute(A, X)
+    run.send(A, PreAccept(id=InstanceId(0, 2, 0), payload=batch(3, write(b"2")), init_dep=(1, 0)))
     run.send(B, evidence(2))
     run.send(B, AcceptOK(id=X, ballot=2, nop=False, dep=(0, 0)))
     run.everywhere(write(b"1"), read(b"r"), write(b"2"), write(b"other key", key=b"l"))

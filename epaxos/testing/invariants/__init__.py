@@ -33,11 +33,13 @@ from epaxos.testing.invariants.registration import Registration
 from epaxos.testing.invariants.serial import StrictlySerializable
 from epaxos.testing.invariants.streams import StreamOrder
 from epaxos.testing.invariants.visibility import Visibility
+from epaxos.testing.invariants.window import Window
 from epaxos.testing.record import Life, Record
 
 ALL: tuple[type[Invariant], ...] = (
     Agreement,
     Registration,
+    Window,
     OneProposal,
     Promises,
     OneLeader,
@@ -75,6 +77,7 @@ class Watch:
     def __init__(self, record: Record, kinds: Sequence[type[Invariant]] = ALL) -> None:
         self._invariants = [kind(record) for kind in kinds]
         self.decided = self._hooks("decided")
+        self.executed = self._hooks("executed")
         self.sent: list[Hook] = []
         """Of whoever wants to see every message, as no invariant does."""
         self._sent = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 from epaxos.command import Payload
@@ -43,6 +44,9 @@ class Invariant:
 
     def decided(self, life: Life, id_: InstanceId, payload: Payload, order: Order) -> None:
         """The executor of this life was told of a decision."""
+
+    def executed(self, life: Life, ids: Iterable[InstanceId]) -> None:
+        """The executor of this life has run these, or has just been told that an earlier life had."""
 
     def sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
         """A message of one of the types in `messages` left this replica for each of `peers`."""

@@ -74,6 +74,12 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
         quick=True,
     ),
     Mutant(
+        name="no-window",
+        story="a coordinator submits while any number of its own commands is not executed (4.4, I19)",
+        edits=((_EPAXOS + "lead", "max(0, self.state.window - len(self._unexecuted))", "1 << 20"),),
+        quick=True,
+    ),
+    Mutant(
         name="forgotten-fast-commit",
         story="a fast commit is told before it is durable at its coordinator (the bold row of 1.6; S17)",
         edits=(
