@@ -4,14 +4,15 @@
         await kv.set("k", "v")
 
 Commands go out in the order in which they were issued, without waiting for one another's replies, over one connection.
-When that is lost, or the replica cannot say what became of a command, the client asks the next replica of the list,
-which is the order of `cluster.toml` rotated to begin at `near`. Commands that only read are asked again as they are,
-others in a session (`epaxos/session.py`), so that they take effect once.
+When that is lost, or the replica refuses a command for reasons of its own, or cannot say what became of it, the client
+asks the next replica of the list, which is the order of `cluster.toml` rotated to begin at `near`, and comes back to
+`near` once it serves again. Commands that only read are asked again as they are, others in a session
+(`epaxos/session.py`), so that they take effect once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -57,9 +58,10 @@ class Client(Commands):
     ) -> None:
         """`config` is the cluster or the path of its file; `near` names the replica to prefer, the first if None.
 
-        An unknown outcome is asked after for `retry_ms`, and then raised as `Unknown`; with 0 no session is opened,
-        nothing is sent twice, and `Unknown` comes at once. A replica that does not accept a connection within
-        `connect_timeout_ms` is passed over. Raises ConfigError.
+        An unknown outcome is asked after for `retry_ms`, and then raised as `Unknown`; so long at most is it too that a
+        busy replica is asked again, and that other replicas are asked what one refuses for reasons of its own. With 0
+        no session is opened, nothing is sent twice, and what happened comes at once. A replica that does not accept a
+        connection within `connect_timeout_ms` is passed over. Raises ConfigError.
         """
         config = config if isinstance(config, Config) else Config.load(config)
         self._route = Route(config, near, connect=connect, connect_timeout_ms=connect_timeout_ms)
@@ -96,23 +98,32 @@ class Client(Commands):
 
     # -- asking again
 
-    def _pauses(self) -> Iterator[float]:
-        """How long to wait before asking once more, in seconds, for as long as that makes sense."""
-        end_s = trio.current_time() + self._retry_s
-        pause_s = _PAUSE_S
-        while trio.current_time() + pause_s < end_s:
-            yield pause_s
-            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
-
     async def _ask_again(self, words: tuple[Word, ...]) -> Any:
         """A command that may be applied any number of times."""
-        for pause_s in self._pauses():
+        return await self._insist(lambda: words, harmless=True)
+
+    async def _insist(self, words: Callable[[], tuple[Word, ...]], *, harmless: bool) -> Any:
+        """Ask until something is certain or the time is over. Of a command that is `harmless` no copy is a doubt."""
+        end_s = trio.current_time() + self._retry_s
+        pause_s = _PAUSE_S
+        doubt: Unknown | None = None
+        while True:
+            failure: Rejected | Unknown
             try:
-                return await self._route.ask(words)
-            except Unknown:
-                self._route.turn_away()
-                await trio.sleep(pause_s)
-        return await self._route.ask(words)
+                return await self._route.ask(words(), until_s=end_s)
+            except Unknown as unknown:
+                failure = unknown
+                doubt = None if harmless else unknown
+            except Rejected as rejected:
+                if doubt is None and rejected.reason != "busy":
+                    raise
+                if rejected.reason == "session_closed":
+                    raise Unknown("the session ended before the outcome was known") from rejected
+                failure = doubt or rejected
+            if trio.current_time() + pause_s >= end_s:
+                raise failure
+            await trio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
 
     async def _exactly_once(self, words: tuple[Word, ...]) -> Any:
         """A command that takes effect once, however often it is sent."""
@@ -129,27 +140,11 @@ class Client(Commands):
     async def _numbered(self, session: _Session, words: tuple[Word, ...]) -> Any:
         number = session.numbers.take()
         try:
-            return await self._call(session, number, words)
+            return await self._insist(
+                lambda: ("EPAXOS", "CALL", session.handle, number, session.numbers.floor, *words), harmless=False
+            )
         finally:
             session.numbers.done(number)
-
-    async def _call(self, session: _Session, number: int, words: tuple[Word, ...]) -> Any:
-        """One number of a session, until its outcome is known."""
-        doubt: Unknown | None = None
-        for pause_s in self._pauses():
-            call = ("EPAXOS", "CALL", session.handle, number, session.numbers.floor, *words)
-            try:
-                return await self._route.ask(call)
-            except Unknown as unknown:
-                doubt = unknown
-                self._route.turn_away()
-            except Rejected as rejected:
-                if doubt is None:
-                    raise
-                if rejected.reason == "session_closed":
-                    raise Unknown("the session ended before the outcome was known") from rejected
-            await trio.sleep(pause_s)
-        raise doubt or Unknown("there was no time to ask")
 
     # -- the session
 

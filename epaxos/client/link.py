@@ -70,19 +70,30 @@ class Link:
         self._retired = True
         self._end_if_done()
 
+    def end(self) -> None:
+        """Close the connection now, whatever is under way."""
+        self._life.cancel()
+
     def _end_if_done(self) -> None:
         if self._retired and not self._sent and not self._waiting:
-            self._life.cancel()
+            self.end()
+
+    async def ask(self, data: bytes) -> Any:
+        """Send the command when its turn comes; its `Call.outcome`. Cancelled before that, it is not sent."""
+        call = Call(data)
+        self.put(call)
+        try:
+            await call.done.wait()
+        except BaseException:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            raise
+        return call.outcome
 
     def put(self, call: Call) -> None:
-        """Send the command when its turn comes."""
+        """As `ask`, for those who do not wait."""
         self._waiting.append(call)
         self._work.set()
-
-    def withdraw(self, call: Call) -> None:
-        """Nobody waits for this command any more: it is not sent, if it was not yet."""
-        if call in self._waiting:
-            self._waiting.remove(call)
 
     async def run(self) -> None:
         """Send and receive until the connection is lost, then settle every command."""
