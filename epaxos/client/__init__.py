@@ -25,7 +25,7 @@ from epaxos.client.route import Connect, Route, open_tcp
 from epaxos.config import Config
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway.table import TABLE, Spec
-from epaxos.session import Numbers
+from epaxos.session import WINDOW, Numbers
 
 _PAUSE_S: Final = 0.05
 _PAUSE_MAX_S: Final = 1.0
@@ -34,17 +34,36 @@ _GOODBYE_S: Final = 1.0
 
 
 class _Session:
-    """A session of this client."""
+    """A session of this client, whose numbers are waited for: there are `WINDOW` above the floor."""
 
     def __init__(self, handle: bytes) -> None:
         self.handle = handle
-        self.numbers = Numbers()
+        self._numbers = Numbers()
+        self._room = trio.Semaphore(WINDOW)
+
+    @property
+    def floor(self) -> int:
+        """Everything up to here has its outcome."""
+        return self._numbers.floor
+
+    async def take(self) -> int:
+        """A number of its own for a command, as soon as there is room; first come, first served."""
+        await self._room.acquire()
+        return self._numbers.take()
+
+    def done(self, number: int) -> None:
+        """The outcome of this number is known, or of no interest."""
+        before = self.floor
+        self._numbers.done(number)
+        for _ in range(before, self.floor):
+            self._room.release()
 
 
 class Client(Commands):
     """A client of a cluster, as an asynchronous context manager. Its methods may be called from many tasks at once.
 
-    A cancelled command's outcome is unknown, unless it was waiting to be sent.
+    A cancelled command's outcome is unknown, unless it was waiting to be sent. At most 1024 commands that write are under
+    way; further ones wait, for as long as their callers do.
     """
 
     def __init__(
@@ -138,13 +157,13 @@ class Client(Commands):
         return await self._numbered(await self._in_session(), words)
 
     async def _numbered(self, session: _Session, words: tuple[Word, ...]) -> Any:
-        number = session.numbers.take()
+        number = await session.take()
         try:
             return await self._insist(
-                lambda: ("EPAXOS", "CALL", session.handle, number, session.numbers.floor, *words), harmless=False
+                lambda: ("EPAXOS", "CALL", session.handle, number, session.floor, *words), harmless=False
             )
         finally:
-            session.numbers.done(number)
+            session.done(number)
 
     # -- the session
 

@@ -12,6 +12,7 @@ import trio.testing
 from epaxos.client import Client
 from epaxos.config import Address
 from epaxos.errors import Rejected, Unknown
+from epaxos.session import WINDOW
 from tests.conftest import MakeConfig
 
 pytestmark = pytest.mark.trio
@@ -30,6 +31,8 @@ class Played:
         self.answer = answer
         self.asked: list[tuple[str, list[bytes]]] = []
         self.open = 0
+        self.streams: list[trio.abc.Stream] = []
+        """The replicas' ends of connections."""
         self.takes_s = 0.0
         """How long an answer takes."""
         self._nursery = nursery
@@ -52,6 +55,7 @@ class Played:
     async def _serve(self, name: str, stream: trio.abc.Stream) -> None:
         reader = hiredis.Reader(notEnoughData=None)
         self.open += 1
+        self.streams.append(stream)
         async with stream:
             while received := await stream.receive_some():
                 reader.feed(bytes(received))
@@ -227,6 +231,42 @@ async def test_a_nearest_replica_that_comes_and_goes_is_asked_ever_more_rarely(
             await kv.get("k")
             await trio.sleep(2)
             assert questions() == asked + 1, "it had served for long"
+
+
+async def test_writes_wait_for_room_in_the_window_of_numbers(make_config: MakeConfig) -> None:
+    """As many as there are numbers are under way; the next ones go when the oldest has its outcome."""
+    results: list[int] = []
+
+    async def incr(kv: Client) -> None:
+        results.append(await kv.incr("k"))
+
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, lambda words: OPENED if words[1:2] == [b"SESSION"] else b"")
+        async with played.client() as kv, trio.open_nursery() as callers:
+            for _ in range(WINDOW):
+                callers.start_soon(incr, kv)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(10):
+                callers.start_soon(incr, kv)
+                await trio.testing.wait_all_tasks_blocked()
+            with trio.CancelScope() as impatient:
+                callers.start_soon(_cancel_when_blocked, impatient)
+                await kv.incr("k")
+            assert impatient.cancelled_caught
+            assert len(played.calls) == WINDOW
+            (stream,) = played.streams
+            await stream.send_all(b":1\r\n:2\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            assert [words for _, words in played.calls[WINDOW:]] == [
+                call(WINDOW + 1, 2, b"INCR", b"k"),
+                call(WINDOW + 2, 2, b"INCR", b"k"),
+            ]
+            await stream.send_all(b"".join(b":%d\r\n" % at for at in range(3, WINDOW + 3)))
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(played.calls) == WINDOW + 10
+            await stream.send_all(b"".join(b":%d\r\n" % at for at in range(WINDOW + 3, WINDOW + 11)))
+            played.answer = scripted()
+    assert sorted(results) == list(range(1, WINDOW + 11))
 
 
 CLOSED = b"-REJECTED session_closed: session 0.1.1 is closed: not applied\r\n"
