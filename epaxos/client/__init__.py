@@ -62,8 +62,8 @@ class _Session:
 class Client(Commands):
     """A client of a cluster, as an asynchronous context manager. Its methods may be called from many tasks at once.
 
-    A cancelled command's outcome is unknown, unless it was waiting to be sent. At most 1024 commands that write are under
-    way; further ones wait, for as long as their callers do.
+    A cancelled command's outcome is unknown, unless it was waiting to be sent. At most 1024 commands that write are
+    under way; further ones wait, for as long as their callers do.
     """
 
     def __init__(

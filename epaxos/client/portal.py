@@ -8,14 +8,16 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from epaxos.client import Client
 from epaxos.client.link import Word
 from epaxos.config import Config
-from epaxos.errors import EpaxosError, Rejected, Unknown
+from epaxos.errors import Rejected, Unknown
+
+_OUTSIDE: Final = "the client is used outside of its `with`"
 
 
 class Portal:
@@ -44,7 +46,7 @@ class Portal:
         """Any command; what comes of it. A future that is cancelled leaves the outcome unknown."""
         future: Future[Any] = Future()
         if not self._soon(self._begin, words, future):
-            future.set_exception(Rejected("closed", "the client is used outside of its `with`"))
+            future.set_exception(Rejected("closed", _OUTSIDE))
         return future
 
     # -- in the thread
@@ -58,12 +60,15 @@ class Portal:
             self._ready.set_exception(error)
 
     async def _serve(self) -> None:
-        async with self._client, trio.open_nursery() as self._nursery:
-            self._token = trio.lowlevel.current_trio_token()
-            self._ready.set_result(None)
-            await trio.sleep_forever()
-        for future in tuple(self._open):
-            self._settle(future, Unknown("the client was closed before there was a reply"))
+        try:
+            async with self._client, trio.open_nursery() as self._nursery:
+                self._token = trio.lowlevel.current_trio_token()
+                self._ready.set_result(None)
+                await trio.sleep_forever()
+        finally:  # also when something is wrong with the client itself: whoever waits is not to wait for ever
+            self._nursery = None
+            for future in tuple(self._open):
+                self._settle(future, Unknown("the client was closed before there was a reply"))
 
     def _soon(self, what: Any, *args: Any) -> bool:
         """Call `what(*args)` in the thread; is there one?"""
@@ -76,7 +81,9 @@ class Portal:
         return True
 
     def _begin(self, words: tuple[Word, ...], future: Future[Any]) -> None:
-        assert self._nursery is not None
+        if self._nursery is None:
+            self._settle(future, Rejected("closed", _OUTSIDE))
+            return
         scope = trio.CancelScope()
         future.add_done_callback(lambda _: self._soon(scope.cancel))
         self._open.add(future)
@@ -86,7 +93,7 @@ class Portal:
         with scope:
             try:
                 reply = await self._client.execute(*words)
-            except (EpaxosError, TypeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, its caller is told
                 self._settle(future, error)
             else:
                 self._settle(future, reply)
@@ -103,5 +110,5 @@ class Portal:
             future.set_result(outcome)
 
     def _end(self) -> None:
-        assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
