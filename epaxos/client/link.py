@@ -61,6 +61,7 @@ class Link:
         """Not handed to the connection yet."""
         self._sent: deque[Call] = deque()
         """Handed to the connection, in whole or in part: without a reply, nobody knows."""
+        self._greeting: Call | None = None
         self._work = trio.Event()
         self._retired = False
         self._life = trio.CancelScope()
@@ -80,8 +81,7 @@ class Link:
 
     async def ask(self, data: bytes) -> Any:
         """Send the command when its turn comes; its `Call.outcome`. Cancelled before that, it is not sent."""
-        call = Call(data)
-        self.put(call)
+        call = self._put(data)
         try:
             await call.done.wait()
         except BaseException:
@@ -90,10 +90,21 @@ class Link:
             raise
         return call.outcome
 
-    def put(self, call: Call) -> None:
-        """As `ask`, for those who do not wait."""
+    def greet(self, data: bytes) -> None:
+        """Send what shows the password, before anything else."""
+        self._greeting = self._put(data)
+
+    def meaning(self, outcome: EpaxosError) -> EpaxosError:
+        """What to raise for this outcome: a replica that wants a password, and was shown one, was shown a wrong one."""
+        if self._greeting is not None and isinstance(outcome, ResponseError) and outcome.code == "NOAUTH":
+            return ResponseError(f"WRONGPASS the password of the configuration is not that of {self.name}")
+        return outcome
+
+    def _put(self, data: bytes) -> Call:
+        call = Call(data)
         self._waiting.append(call)
         self._work.set()
+        return call
 
     async def run(self) -> None:
         """Send and receive until the connection is lost, then settle every command."""

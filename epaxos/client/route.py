@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import trio
 
-from epaxos.client.link import NOTHING, Call, Link, Word, encode
+from epaxos.client.link import NOTHING, Link, Word, encode
 from epaxos.config import Address, Config
 from epaxos.errors import EpaxosError, Rejected, Unknown
 from epaxos.ids import ReplicaId
@@ -94,7 +94,7 @@ class Route:
             if outcome is NOTHING or (refused and asked < self._config.n and trio.current_time() < until_s):
                 continue
             if isinstance(outcome, EpaxosError):
-                raise outcome
+                raise link.meaning(outcome)
             return outcome
         raise Rejected("closed", "every connection was lost before the command was sent")
 
@@ -137,7 +137,7 @@ class Route:
             raise Rejected("closed", "the client was left while it connected")
         link = Link(replica.name, stream)
         if self._config.password is not None:
-            link.put(Call(encode(("AUTH", self._config.password))))
+            link.greet(encode(("AUTH", self._config.password)))
         self._nursery.start_soon(link.run)
         return link
 
