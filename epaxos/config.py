@@ -124,6 +124,11 @@ class Config:
         return cls.parse(text, source=str(path), overrides=overrides)
 
     @classmethod
+    def of(cls, config: Config | str | Path) -> Config:
+        """This configuration, or that of this file, as `load`."""
+        return config if isinstance(config, Config) else cls.load(config)
+
+    @classmethod
     def parse(cls, text: str, *, source: str = "cluster.toml", overrides: Iterable[str] = ()) -> Config:
         """As `load`, from the text of the file; `source` is what messages call it."""
         try:

@@ -82,8 +82,7 @@ class Client(Commands):
         no session is opened, nothing is sent twice, and what happened comes at once. A replica that does not accept a
         connection within `connect_timeout_ms` is passed over. Raises ConfigError.
         """
-        config = config if isinstance(config, Config) else Config.load(config)
-        self._route = Route(config, near, connect=connect, connect_timeout_ms=connect_timeout_ms)
+        self._route = Route(Config.of(config), near, connect=connect, connect_timeout_ms=connect_timeout_ms)
         self._retry_s = retry_ms / 1_000
         self._session: _Session | None = None
         self._opening = trio.Lock()
