@@ -21,7 +21,7 @@ import trio
 
 from epaxos.client.commands import Commands as Commands
 from epaxos.client.link import ResponseError as ResponseError, Word as Word, encode as encode
-from epaxos.client.route import Connect, Route, open_tcp
+from epaxos.client.route import QUESTION, Connect, Route, open_tcp
 from epaxos.config import Config
 from epaxos.errors import Rejected, Unknown
 from epaxos.gateway.table import TABLE, Spec
@@ -45,6 +45,11 @@ class _Session:
     def floor(self) -> int:
         """Everything up to here has its outcome."""
         return self._numbers.floor
+
+    @property
+    def last(self) -> int:
+        """The highest number that was taken."""
+        return self._numbers.last
 
     async def take(self) -> int:
         """A number of its own for a command, as soon as there is room; first come, first served."""
@@ -72,6 +77,7 @@ class Client(Commands):
         near: str | None = None,
         *,
         retry_ms: int = 30_000,
+        fifo: bool = False,
         connect: Connect = open_tcp,
         connect_timeout_ms: int = 3_000,
     ) -> None:
@@ -80,10 +86,20 @@ class Client(Commands):
         An unknown outcome is asked after for `retry_ms`, and then raised as `Unknown`; so long at most is it too that a
         busy replica is asked again, and that other replicas are asked what one refuses for reasons of its own. With 0
         no session is opened, nothing is sent twice, and what happened comes at once. A replica that does not accept a
-        connection within `connect_timeout_ms` is passed over. Raises ConfigError.
+        connection within `connect_timeout_ms` is passed over.
+
+        With `fifo`, commands that read or write take effect in the order in which they were issued, or not at all: each
+        waits for the outcome of the one before, and one whose outcome stayed unknown has no effect any later.
+
+        Raises ConfigError, and ValueError for `fifo` without a session.
         """
+        if fifo and not retry_ms:
+            raise ValueError("fifo takes a session, and with retry_ms=0 there is none")
         self._route = Route(Config.of(config), near, connect=connect, connect_timeout_ms=connect_timeout_ms)
         self._retry_s = retry_ms / 1_000
+        self._fifo = fifo
+        self._turn = trio.Lock()
+        """Of a FIFO client's commands, first come, first served."""
         self._session: _Session | None = None
         self._opening = trio.Lock()
 
@@ -108,6 +124,9 @@ class Client(Commands):
         flags = _flags(words[0])
         if _is_of_a_connection(words[0]):
             raise ValueError(f"{words[0]!r} changes a connection, and everybody who uses this client shares one")
+        if self._fifo and ("readonly" in flags or "write" in flags):
+            async with self._turn:
+                return await self._exactly_once(words)
         if "readonly" in flags and self._retry_s:
             return await self._ask_again(words)
         if "write" in flags and self._retry_s:
@@ -156,20 +175,43 @@ class Client(Commands):
         return await self._numbered(await self._in_session(), words)
 
     async def _numbered(self, session: _Session, words: tuple[Word, ...]) -> Any:
+        if self._fifo:
+            await self._close_gap(session)
         number = await session.take()
+        replied = False
         try:
-            return await self._insist(
-                lambda: ("EPAXOS", "CALL", session.handle, number, session.floor, *words), harmless=False
-            )
+            reply = await self._call(session, number, words)
+            replied = True
+            return reply
         finally:
-            session.done(number)
+            if replied or not self._fifo:
+                session.done(number)
+
+    async def _close_gap(self, session: _Session) -> None:
+        """In a FIFO session a number waits for the one before to take effect. When that had no reply, a question gets
+        its number: either the question takes effect in its place, or it is a copy of what did."""
+        if session.floor == session.last:
+            return
+        try:
+            await self._call(session, session.last, QUESTION)
+        except ResponseError:  # what the command that took effect was told
+            pass
+        except Unknown as unknown:
+            raise Rejected("out_of_order", "what became of the command before is not known") from unknown
+        session.done(session.last)
+
+    async def _call(self, session: _Session, number: int, words: tuple[Word, ...]) -> Any:
+        return await self._insist(
+            lambda: ("EPAXOS", "CALL", session.handle, number, session.floor, *words), harmless=False
+        )
 
     # -- the session
 
     async def _in_session(self) -> _Session:
         async with self._opening:
             if self._session is None:
-                self._session = _Session(await self._ask_again(("EPAXOS", "SESSION", "OPEN")))
+                kind = ("FIFO",) if self._fifo else ()
+                self._session = _Session(await self._ask_again(("EPAXOS", "SESSION", "OPEN", *kind)))
             return self._session
 
     def _forget(self, session: _Session) -> None:

@@ -6,6 +6,7 @@ The client, its connection and its session live in that thread, whatever many th
 from __future__ import annotations
 
 import threading
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
@@ -23,14 +24,18 @@ _OUTSIDE: Final = "the client is used outside of its `with`"
 class Portal:
     """One client in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, config: Config | str | Path, near: str | None, retry_ms: int) -> None:
+    def __init__(self, config: Config | str | Path, near: str | None, retry_ms: int, fifo: bool) -> None:
         """As `Client`. Raises ConfigError."""
-        self._client = Client(config, near, retry_ms=retry_ms)
+        self._client = Client(config, near, retry_ms=retry_ms, fifo=fifo)
         self._thread = threading.Thread(target=self._run, name="epaxos-client", daemon=True)
         self._ready: Future[None] = Future()
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
         self._open: set[Future[Any]] = set()
+        self._fifo = fifo
+        self._in_order: deque[tuple[tuple[Word, ...], Future[Any], trio.CancelScope]] = deque()
+        """What a FIFO client has still to ask; somebody waits for each of them."""
+        self._work = trio.Event()
 
     def start(self) -> None:
         """Start the thread; returns when commands may be asked."""
@@ -62,6 +67,8 @@ class Portal:
     async def _serve(self) -> None:
         try:
             async with self._client, trio.open_nursery() as self._nursery:
+                if self._fifo:
+                    self._nursery.start_soon(self._answer_in_order)
                 self._token = trio.lowlevel.current_trio_token()
                 self._ready.set_result(None)
                 await trio.sleep_forever()
@@ -87,7 +94,19 @@ class Portal:
         scope = trio.CancelScope()
         future.add_done_callback(lambda _: self._soon(scope.cancel))
         self._open.add(future)
-        self._nursery.start_soon(self._answer, words, future, scope)
+        if self._fifo:
+            self._in_order.append((words, future, scope))
+            self._work.set()
+        else:
+            self._nursery.start_soon(self._answer, words, future, scope)
+
+    async def _answer_in_order(self) -> None:
+        """One after the other: tasks that are started together run in any order."""
+        while True:
+            while self._in_order:
+                await self._answer(*self._in_order.popleft())
+            self._work = trio.Event()
+            await self._work.wait()
 
     async def _answer(self, words: tuple[Word, ...], future: Future[Any], scope: trio.CancelScope) -> None:
         with scope:

@@ -34,8 +34,8 @@ _LAST_S: Final = 60.0
 _PROBE_S: Final = 1.0
 _PROBE_MAX_S: Final = 60.0
 """About so long between questions to the nearest replica: doubled at each, until it has served for the longest."""
-_QUESTION: Final = encode(("EXISTS", ""))
-"""A read, which takes a quorum: a replica that is cut off answers PING."""
+QUESTION: Final = ("EXISTS", "")
+"""Does it serve? A read, which takes a quorum: a replica that is cut off answers PING."""
 
 
 async def open_tcp(address: Address) -> trio.abc.Stream:
@@ -184,7 +184,7 @@ class Route:
         link, outcome = None, NOTHING
         with trio.move_on_after(self._timeout_s), suppress(OSError, Rejected):
             link = await self._open(self._near)
-            outcome = await link.ask(_QUESTION)
+            outcome = await link.ask(encode(QUESTION))
         if link is None or isinstance(outcome, int):
             return link
         link.end()

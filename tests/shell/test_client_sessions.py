@@ -38,8 +38,8 @@ class Played:
         self._nursery = nursery
         self._names = {replica.client: replica.name for replica in self.config.replicas}
 
-    def client(self, *, retry_ms: int = 30_000) -> Client:
-        return Client(self.config, connect=self._connect, retry_ms=retry_ms)
+    def client(self, *, retry_ms: int = 30_000, fifo: bool = False) -> Client:
+        return Client(self.config, connect=self._connect, retry_ms=retry_ms, fifo=fifo)
 
     @property
     def calls(self) -> list[tuple[str, list[bytes]]]:
