@@ -439,11 +439,15 @@ _WORDS: Final = (
     ("mget", "KEY...", "The values of keys, all at one moment.", "epaxos mget greeting visits"),
     ("mset", "KEY VALUE [KEY VALUE]...", "Set the values of keys, all at one moment.", "epaxos mset a 1 b 2"),
 )
-"""name, words, what it does, example: the commands of `gateway.commands` that make sense by hand."""
+"""name, words, what it does, example: the commands of strings, by their own names."""
+_ANY: Final = """Any command that a replica knows, by its words; docs/reference/redis.md lists them.
+
+Words that begin with a dash and are options of `epaxos do` itself stand behind `--`, as in
+`epaxos do -- SET key --json`. Transactions take several commands, and a Redis client."""
 
 
-def _hand_command(name: str, words: str, about: str, example: str) -> None:
-    """Add one command that sends its words to a replica and shows the reply."""
+def _hand_command(name: str, words: str, about: str, example: str, *, begin: tuple[str, ...]) -> None:
+    """Add one command that sends `begin` and its words to a replica and shows the reply."""
 
     @cli.command(name, help=f"{about}\n\nExample: {example}", context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1, required=True, metavar=words)
@@ -464,12 +468,13 @@ def _hand_command(name: str, words: str, about: str, example: str) -> None:
     ) -> None:
         from epaxos.commands import byhand
 
-        reply = byhand.ask(Config.load(config_path, overrides), at, (name, *arguments), timeout_s=timeout)
+        reply = byhand.ask(Config.load(config_path, overrides), at, (*begin, *arguments), timeout_s=timeout)
         Console(as_json).result(reply, byhand.shown(reply))
 
 
 for _each in _WORDS:
-    _hand_command(*_each)
+    _hand_command(*_each, begin=_each[:1])
+_hand_command("do", "WORD...", _ANY, "epaxos do HSET user:1 name Ann", begin=())
 
 
 @cli.command()

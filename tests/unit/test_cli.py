@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from bench.__main__ import bench
 from epaxos import cli, demo
 from epaxos._version import VERSION
+from epaxos.client import Client
 from epaxos.config import Config
 from epaxos.console import exit_code, foreseen
 from epaxos.errors import ConfigError, MachineError, Rejected, StorageError, Unknown
@@ -128,6 +129,25 @@ def test_the_bench_starts_nothing_that_cannot_be(line: list[str]) -> None:
     result = CliRunner().invoke(bench, line)
     assert result.exit_code == 2
     assert line[-2] in result.output and line[-1] in result.output
+
+
+def test_the_words_of_a_command_are_sent_as_they_are(
+    tmp_path: Path, cluster_text: ClusterText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(cluster_text(3))
+    sent: list[tuple[object, ...]] = []
+    monkeypatch.setattr(Client, "execute", lambda self, *words: _note(sent, words))
+    config = ["--config", str(path)]
+    assert cli.run(["do", "LRANGE", "list", "0", "-1", *config]) == 0
+    assert cli.run(["do", *config, "--", "SET", "k", "--json"]) == 0
+    assert cli.run(["set", "k", "\udcff", *config]) == 0
+    assert sent == [(b"LRANGE", b"list", b"0", b"-1"), (b"SET", b"k", b"--json"), (b"set", b"k", b"\xff")]
+    assert cli.run(["do", *config]) == 2
+
+
+async def _note(sent: list[tuple[object, ...]], words: tuple[object, ...]) -> None:
+    sent.append(words)
 
 
 def test_config_check_takes_a_right_file(tmp_path: Path, cluster_text: ClusterText, capsys: Capture) -> None:
