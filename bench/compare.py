@@ -24,6 +24,7 @@ from bench.cell import HOT_KEY, CellError, CellLoad, Progress
 from bench.comparison import Cell, Comparison, SiteFigures, as_table, percentiles, steps
 from bench.options import BACKEND, JSON, MATRIX, OUT
 from bench.provenance import provenance
+from epaxos.amount import POSITIVE, Amount
 from epaxos.console import Console
 from epaxos.tables import percent
 from topology import Matrix, bounds, load as load_matrix
@@ -209,9 +210,11 @@ def _groups(seen: list[dict[str, int]]) -> dict[str, int | None]:
 @click.option("--zipf", default="", metavar="θ,θ,…", help="Exponents: keys that all sites share, drawn by Zipf.")
 @click.option("--zipf-keys", default=10_000, show_default=True, type=click.IntRange(1, 1_000_000), help="So many.")
 @click.option("--leaders", default="best,worst", show_default=True, help="Raft's: sites, or best, worst, all, none.")
-@click.option("--seconds", default=15.0, show_default=True, type=click.FloatRange(1, 3600), help="Of load, a cell.")
+@click.option("--seconds", default=15.0, show_default=True, type=Amount(1, 3600), help="Of load, a cell.")
 @click.option("--clients", default=10, show_default=True, type=click.IntRange(1, 1000), help="Open-loop, at each site.")
-@click.option("--rate", "rate_per_s", default=2.5, show_default=True, help="Commands a second of each client.")
+@click.option(
+    "--rate", "rate_per_s", type=POSITIVE, default=2.5, show_default=True, help="Commands a second of each client."
+)
 @click.option("--seed", default=1, show_default=True, help="Of the arrivals.")
 @OUT
 @JSON

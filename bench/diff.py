@@ -11,6 +11,7 @@ import click
 
 from bench.options import JSON
 from bench.report import Result, read
+from epaxos.amount import NOT_NEGATIVE
 from epaxos.errors import ConfigError
 from epaxos.tables import ABSENT, Column, render
 
@@ -110,7 +111,13 @@ def as_table(rows: list[dict[str, Any]], least: float) -> str:
 @click.command()
 @click.argument("old", type=click.Path(dir_okay=False, path_type=Path))
 @click.argument("new", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--least", default=5.0, show_default=True, help="Percent by which a figure has moved to be shown.")
+@click.option(
+    "--least",
+    type=NOT_NEGATIVE,
+    default=5.0,
+    show_default=True,
+    help="Percent by which a figure has moved to be shown.",
+)
 @JSON
 def diff(old: Path, new: Path, least: float, as_json: bool) -> None:
     """Which figures moved from one result of `compare`, `failover` or `throughput` to another.

@@ -24,6 +24,7 @@ from bench.options import BACKEND, JSON, MATRIX, OUT
 from bench.outage import Progress, Record, Script
 from bench.provenance import provenance
 from bench.timeline import KINDS, OTHER, SHARED, Bucket, Gap, Outage, buckets, gaps
+from epaxos.amount import PERCENT, Amount
 from epaxos.config import PROTOCOLS
 from epaxos.console import Console
 from epaxos.errors import ConfigError
@@ -352,20 +353,22 @@ def _spark_lines(timeline: Timeline, bucket_us: int) -> list[str]:
 @click.command()
 @MATRIX
 @BACKEND
-@click.option("--seconds", "phase_s", default=5.0, show_default=True, type=click.FloatRange(1, 600), help="A phase.")
-@click.option(
-    "--rate", "rate_per_s", type=click.FloatRange(1), help="Commands a second at each site; else half of capacity."
-)
-@click.option(
-    "--shared", default=10.0, show_default=True, type=click.FloatRange(0, 100), help="% on a key that all sites write."
-)
+@click.option("--seconds", "phase_s", default=5.0, show_default=True, type=Amount(1, 600), help="A phase.")
+@click.option("--rate", "rate_per_s", type=Amount(1), help="Commands a second at each site; else half of capacity.")
+@click.option("--shared", default=10.0, show_default=True, type=PERCENT, help="% on a key that all sites write.")
 @click.option("--leader", metavar="SITE", help="Where Raft is led from, and who dies second; else the best-placed.")
 @click.option("--victim", metavar="SITE", help="Who dies first; else the leader's nearest.")
 @click.option("--bucket-ms", default=250, show_default=True, type=click.IntRange(10, 10_000), help="Of the timeline.")
 @click.option("--seed", default=1, show_default=True, help="Of the arrivals.")
 @OUT
 @click.option("--virtual", is_flag=True, help="Instead: many crashes of a leader in virtual time.")
-@click.option("--protocol", default="raft", show_default=True, help="With --virtual: one with a leader.")
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="raft",
+    show_default=True,
+    help="With --virtual: one with a leader.",
+)
 @click.option("--runs", default=200, show_default=True, type=click.IntRange(1, 10_000), help="With --virtual: crashes.")
 @click.option("--detect-ms", type=click.IntRange(0, 60_000), help="With --virtual: when links break; else silence.")
 @JSON

@@ -16,6 +16,7 @@ import click
 from bench.options import JSON, MATRIX
 from bench.tally import percentile
 from bench.virtual import LINKS_UP_US, SECOND_US, Asked, Lab
+from epaxos.amount import POSITIVE, Amount
 from epaxos.console import Console
 from epaxos.submission import DEFAULT_LIMITS
 from epaxos.tables import Column, ms, render
@@ -193,8 +194,10 @@ def to_json(result: HotkeyResult) -> dict[str, Any]:
 
 @click.command()
 @MATRIX
-@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1, 600), help="Simulated, of load.")
-@click.option("--rate", "rate_per_s", default=100.0, show_default=True, help="Commands a second at each site.")
+@click.option("--seconds", default=20.0, show_default=True, type=Amount(1, 600), help="Simulated, of load.")
+@click.option(
+    "--rate", "rate_per_s", type=POSITIVE, default=100.0, show_default=True, help="Commands a second at each site."
+)
 @click.option(
     "--window",
     default=DEFAULT_LIMITS.entangled_window,

@@ -23,9 +23,10 @@ import trio
 
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.load import OUTCOME_UNKNOWN
-from bench.options import JSON
+from bench.options import JSON, PROTOCOL
 from bench.resp import ConnectionLost, ErrorReply, RespConnection
 from bench.sites import leader_of
+from epaxos.amount import POSITIVE
 from epaxos.console import Console
 from epaxos.errors import ConfigError, Rejected, Unknown
 from epaxos.tables import Column, ms, render
@@ -370,15 +371,17 @@ def to_json(result: KillResult) -> dict[str, Any]:
 
 @click.command()
 @click.option("--matrix", default="epaxos5", show_default=True, help="A region matrix by name or path.")
-@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
+@PROTOCOL
 @click.option(
     "--victims",
     default="1",
     show_default=True,
     help="So many at a time, in turn; or the sites by name, with commas; or `leader`, whoever leads.",
 )
-@click.option("--every", "every_s", default=10.0, show_default=True, help="Seconds between kills; half of it down.")
-@click.option("--seconds", default=15.0, show_default=True, help="Of load.")
+@click.option(
+    "--every", "every_s", type=POSITIVE, default=10.0, show_default=True, help="Seconds between kills; half of it down."
+)
+@click.option("--seconds", type=POSITIVE, default=15.0, show_default=True, help="Of load.")
 @click.option(
     "--clients", default=1, show_default=True, type=click.IntRange(1, 100), help="At each site, of each kind."
 )

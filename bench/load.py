@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,8 +50,8 @@ class Shape:
 
     def __post_init__(self) -> None:
         for name in ("clients", "rate_per_s", "duration_s", "key_space", "value_bytes", "lanes", "reply_timeout_s"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be more than 0, not {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number more than 0, not {getattr(self, name)}")
         if self.zipf is not None and not (0 <= self.zipf <= ZIPF_MAX and 1 <= self.zipf_keys <= ZIPF_KEYS_MAX):
             raise ValueError(f"Zipf takes an exponent from 0 to {ZIPF_MAX} and from 1 to {ZIPF_KEYS_MAX} keys")
         if not 0 <= self.hot_share <= 1:

@@ -209,7 +209,13 @@ def to_json(result: RecoveryResult) -> dict[str, Any]:
 @click.command()
 @MATRIX
 @click.option("--runs", default=100, show_default=True, type=click.IntRange(1, 10_000), help="Crashes, one a cluster.")
-@click.option("--detect-ms", default=500, show_default=True, help="From the crash until the others notice.")
+@click.option(
+    "--detect-ms",
+    type=click.IntRange(0, 60_000),
+    default=500,
+    show_default=True,
+    help="From the crash until the others notice.",
+)
 @click.option("--seed", default=1, show_default=True, help="Of the first run; the next one has the next.")
 @JSON
 def recovery(matrix: str, runs: int, detect_ms: int, seed: int, as_json: bool) -> None:

@@ -19,7 +19,7 @@ import click
 import trio
 
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
-from bench.options import JSON
+from bench.options import JSON, PROTOCOL
 from epaxos.errors import ConfigError
 from epaxos.tables import Column, render
 
@@ -134,7 +134,7 @@ def to_json(result: RedisResult) -> str:
 
 @click.command()
 @click.option("--runs", default=3, show_default=True, type=click.IntRange(1, 100), help="Runs of each load.")
-@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
+@PROTOCOL
 @JSON
 def redis(runs: int, protocol: str, as_json: bool) -> None:
     """Requests a second of three durable replicas, as redis-benchmark sees them.

@@ -19,7 +19,8 @@ import trio
 
 import epaxos
 from bench.cluster import ClusterSpec, LocalCluster, local_cluster
-from bench.options import JSON
+from bench.options import JSON, PROTOCOL
+from epaxos.amount import POSITIVE
 from epaxos.tables import Column, render
 
 READY_WITHIN_S: Final = 30.0
@@ -135,9 +136,9 @@ def to_json(result: SessionResult) -> str:
 
 
 @click.command()
-@click.option("--protocol", default="epaxos", show_default=True, help="As in cluster.toml.")
-@click.option("--seconds", default=60.0, show_default=True, help="How long the load lasts.")
-@click.option("--every", "every_s", default=2.0, show_default=True, help="Seconds between two kills.")
+@PROTOCOL
+@click.option("--seconds", type=POSITIVE, default=60.0, show_default=True, help="How long the load lasts.")
+@click.option("--every", "every_s", type=POSITIVE, default=2.0, show_default=True, help="Seconds between two kills.")
 @click.option("--clients", default=6, show_default=True, type=click.IntRange(1, 100), help="Of all sites together.")
 @JSON
 def sessions(protocol: str, seconds: float, every_s: float, clients: int, as_json: bool) -> None:

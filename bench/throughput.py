@@ -23,6 +23,7 @@ from bench.cluster import ClusterSpec, LocalCluster, local_cluster
 from bench.comparison import Percentiles, percentiles
 from bench.options import JSON, OUT
 from bench.provenance import provenance
+from epaxos.amount import PERCENT, Amount
 from epaxos.config import PROTOCOLS
 from epaxos.console import Console
 from epaxos.errors import ConfigError
@@ -186,8 +187,8 @@ def as_table(result: ThroughputResult) -> str:
 @click.command()
 @click.option("--replicas", default=3, show_default=True, type=click.IntRange(1, REPLICAS_MAX), help="Of the cluster.")
 @click.option("--clients", default="1,8,64,256,1024", show_default=True, metavar="N,N,…", help="In all; a step each.")
-@click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0.1, 600), help="Counted, a step.")
-@click.option("--conflict", default=0.0, show_default=True, type=click.FloatRange(0, 100), help="% on one key.")
+@click.option("--seconds", default=2.0, show_default=True, type=Amount(0.1, 600), help="Counted, a step.")
+@click.option("--conflict", default=0.0, show_default=True, type=PERCENT, help="% on one key.")
 @click.option("--protocols", default="epaxos,raft", show_default=True, help="As in cluster.toml, with commas.")
 @click.option("--seed", default=1, show_default=True, help="Of the keys.")
 @OUT

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Final, Literal, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from epaxos._version import VERSION
-from epaxos.config import PROTOCOLS, Config
+from epaxos.amount import NOT_NEGATIVE, PERCENT, POSITIVE
+from epaxos.config import PROTOCOLS, Config, nearest
 from epaxos.console import EXIT_DONE, Console, run_line
 from epaxos.quorums import MAX_REPLICAS
 
@@ -117,10 +119,14 @@ def replica(
 @cli.command()
 @click.option("--matrix", default="gryff5", show_default=True, help="Round trips: a built-in matrix, or a file.")
 @click.option("--protocol", type=click.Choice(PROTOCOLS), default=PROTOCOLS[0], show_default=True, help="What to run.")
-@click.option("--seconds", type=float, default=48.0, show_default=True, help="How long to measure.")
-@click.option("--clients", type=int, default=10, show_default=True, help="Open-loop clients at each site.")
-@click.option("--rate", type=float, default=2.5, show_default=True, help="Commands a second of each client.")
-@click.option("--conflict", type=float, default=2.0, show_default=True, help="Percent of the commands on one hot key.")
+@click.option("--seconds", type=POSITIVE, default=48.0, show_default=True, help="How long to measure.")
+@click.option(
+    "--clients", type=click.IntRange(min=1), default=10, show_default=True, help="Open-loop clients at each site."
+)
+@click.option("--rate", type=POSITIVE, default=2.5, show_default=True, help="Commands a second of each client.")
+@click.option(
+    "--conflict", type=PERCENT, default=2.0, show_default=True, help="Percent of the commands on one hot key."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the load.")
 @click.option("--leader", metavar="SITE", help="With a protocol that has one: where it should be.")
 @click.option("--check", is_flag=True, help="Exit with 1 when a site misses its bound.")
@@ -168,7 +174,7 @@ def demo(
     "conflict_percent",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(0, 100),
+    type=PERCENT,
     help="Percent of the commands that conflict.",
 )
 @json_option
@@ -201,10 +207,11 @@ def config_explain(names: Sequence[str], as_json: bool) -> None:
     """
     from epaxos.reference import key_docs, key_text
 
-    docs = [doc for doc in key_docs() if not names or doc.key in names]
-    missing = set(names) - {doc.key for doc in docs}
-    if missing:
-        raise click.UsageError(f"no such key: {', '.join(sorted(missing))}")
+    known = {doc.key: doc for doc in key_docs()}
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"no such key: {name}{nearest(name, known)}")
+    docs = [doc for key, doc in known.items() if not names or key in names]
     Console(as_json).result([doc._asdict() for doc in docs], "\n\n".join(map(key_text, docs)))
 
 
@@ -245,6 +252,18 @@ def config_check(path: str, overrides: Sequence[str], as_json: bool) -> None:
 # ---------------------------------------------------------------------------------------------------------- simulation
 
 
+def _refuse(why: str, *names: str) -> None:
+    """Raises UsageError when any of these parameters was given: they would mean nothing."""
+    context = click.get_current_context()
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(f"{', '.join(given)}: {why}")
+
+
 def _seed_range(context: click.Context, option: click.Parameter, text: str | None) -> range | None:
     if text is None:
         return None
@@ -263,7 +282,7 @@ def _seed_range(context: click.Context, option: click.Parameter, text: str | Non
     show_default=True,
     help="Run these, both included.",
 )
-@click.option("--seed", type=int, metavar="N", help="Run one seed and show what it drew.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Run one seed and show what it drew.")
 @click.option("--trace", is_flag=True, help="With --seed: print every event.")
 @click.option(
     "--shrink", is_flag=True, help="With --seed: leave out commands and kinds of fault for as long as it still fails."
@@ -306,7 +325,9 @@ def sim(
 
     console = Console(as_json)
     if seed is None:
+        _refuse("only with --seed", "trace", "shrink", "without", "commands")
         return module.many(seeds, protocol=protocol, n=replicas, jobs=jobs, console=console)
+    _refuse("not with --seed", "seeds", "jobs")
     return module.one(
         seed,
         protocol=protocol,
@@ -360,8 +381,12 @@ def model(
 
     console = Console(as_json)
     if walks is not None:
+        _refuse("not with --walks", "scopes", "listing", "states_max")
         return module.walk(n=replicas, count=walks, first=first, seed=seed, jobs=jobs, out=out, console=console)
+    _refuse("only with --walks", "replicas", "seed", "first", "jobs")
     if listing or not scopes:
+        _refuse("not with --list", "scopes")
+        _refuse("only with --scope", "states_max")
         return module.describe(console)
     return module.explore(scopes, states_max=states_max, out=out, console=console)
 
@@ -422,16 +447,22 @@ _WORDS: Final = (
     ("mget", "KEY...", "The values of keys, all at one moment.", "epaxos mget greeting visits"),
     ("mset", "KEY VALUE [KEY VALUE]...", "Set the values of keys, all at one moment.", "epaxos mset a 1 b 2"),
 )
-"""name, words, what it does, example: the commands of `gateway.commands` that make sense by hand."""
+"""name, words, what it does, example: the commands of strings, by their own names."""
+_ANY: Final = """Any command that a replica knows, by its words; docs/reference/redis.md lists them.
+
+Words that begin with a dash and are options of `epaxos do` itself stand behind `--`, as in
+`epaxos do -- SET key --json`. Transactions take several commands, and a Redis client."""
 
 
-def _hand_command(name: str, words: str, about: str, example: str) -> None:
-    """Add one command that sends its words to a replica and shows the reply."""
+def _hand_command(name: str, words: str, about: str, example: str, *, begin: tuple[str, ...]) -> None:
+    """Add one command that sends `begin` and its words to a replica and shows the reply."""
 
     @cli.command(name, help=f"{about}\n\nExample: {example}", context_settings={"ignore_unknown_options": True})
     @click.argument("arguments", nargs=-1, required=True, metavar=words)
     @click.option("--at", metavar="NAME", help="Ask this replica and no other; without it, the first that answers.")
-    @click.option("--timeout", type=float, default=15.0, show_default=True, help="Seconds to wait for the reply.")
+    @click.option(
+        "--timeout", type=NOT_NEGATIVE, default=15.0, show_default=True, help="Seconds to wait for the reply."
+    )
     @config_option
     @set_option
     @json_option
@@ -445,12 +476,13 @@ def _hand_command(name: str, words: str, about: str, example: str) -> None:
     ) -> None:
         from epaxos.commands import byhand
 
-        reply = byhand.ask(Config.load(config_path, overrides), at, (name, *arguments), timeout_s=timeout)
+        reply = byhand.ask(Config.load(config_path, overrides), at, (*begin, *arguments), timeout_s=timeout)
         Console(as_json).result(reply, byhand.shown(reply))
 
 
 for _each in _WORDS:
-    _hand_command(*_each)
+    _hand_command(*_each, begin=_each[:1])
+_hand_command("do", "WORD...", _ANY, "epaxos do HSET user:1 name Ann", begin=())
 
 
 @cli.command()
@@ -460,7 +492,7 @@ for _each in _WORDS:
 @click.option(
     "--wait",
     "wait_s",
-    type=click.FloatRange(min=0),
+    type=NOT_NEGATIVE,
     metavar="SECONDS",
     help="Until all replicas are there, linked, and have executed what any had; exit with 1 when that takes longer.",
 )

@@ -107,7 +107,7 @@ class Config:
         _check_replicas(self.replicas)
         preferred = self.raft.preferred
         if preferred is not None and preferred not in self.names:
-            raise BadValue(("raft", "preferred"), preferred, f"the name of a replica{_nearest(preferred, self.names)}")
+            raise BadValue(("raft", "preferred"), preferred, f"the name of a replica{nearest(preferred, self.names)}")
         if not self.secret:
             object.__setattr__(self, "secret", derive_secret(self.cluster))
         if len(self.secret) != SECRET_BYTES:
@@ -121,6 +121,11 @@ class Config:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
         return cls.parse(text, source=str(path), overrides=overrides)
+
+    @classmethod
+    def of(cls, config: Config | str | Path) -> Config:
+        """This configuration, or that of this file, as `load`."""
+        return config if isinstance(config, Config) else cls.load(config)
 
     @classmethod
     def parse(cls, text: str, *, source: str = "cluster.toml", overrides: Iterable[str] = ()) -> Config:
@@ -157,7 +162,7 @@ class Config:
     def id_of(self, name: str) -> ReplicaId:
         """The id of the replica of that name. Raises ConfigError naming the nearest match."""
         if name not in self.names:
-            raise ConfigError(f"no replica {name!r} in cluster {self.cluster!r}{_nearest(name, self.names)}")
+            raise ConfigError(f"no replica {name!r} in cluster {self.cluster!r}{nearest(name, self.names)}")
         return self.names.index(name)
 
     def replica(self, name: str) -> ReplicaConfig:
@@ -195,7 +200,7 @@ class _UnknownKey(ConfigError):
     def __init__(self, path: KeyPath, known: Iterable[str]) -> None:
         *table, name = path
         prefix = f"{dotted(tuple(table))}." if table else ""
-        super().__init__(f"unknown key {dotted(path)}{_nearest(str(name), known, prefix)}")
+        super().__init__(f"unknown key {dotted(path)}{nearest(str(name), known, prefix)}")
         self.path = path
 
 
@@ -338,7 +343,7 @@ def _override_replica(document: Mapping[str, Any], override: str, names: Sequenc
     tables = document.get("replica", [])
     known = [str(table.get("name")) for table in tables if isinstance(table, dict)] if isinstance(tables, list) else []
     if len(names) != 2 or names[0] not in known:
-        hint = _nearest(names[0], known) if names else ""
+        hint = nearest(names[0], known) if names else ""
         raise ConfigError(f"--set {override}: expected replica.NAME.key=value with the name of a replica{hint}")
     at = known.index(names[0])
     tables[at][names[1]] = value
@@ -353,7 +358,8 @@ def _value(text: str) -> Any:
         return text
 
 
-def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """What to say behind a name that is not known: the one that was meant, or else all of them."""
     known = list(known)
     found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if found:

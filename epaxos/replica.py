@@ -20,7 +20,7 @@ from typing import Any, Final
 import trio
 
 from epaxos import accel
-from epaxos.command import READ, WHOLE, Command, Entry
+from epaxos.command import Command
 from epaxos.config import Config
 from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import Rejected, StorageError, Unknown
@@ -28,7 +28,7 @@ from epaxos.identity import Owner
 from epaxos.ids import ReplicaId
 from epaxos.log import LogEntry
 from epaxos.machines.interface import BatchMachine, StateMachine
-from epaxos.machines.opaque import OPAQUE_OP, OpaqueMachine, opaque_command
+from epaxos.machines.opaque import OpaqueMachine, opaque_command, opaque_query
 from epaxos.net.frames import encode_frame
 from epaxos.net.handshake import Hello, fingerprint
 from epaxos.net.inbox import Inbox
@@ -59,7 +59,7 @@ REPLAY_SLICE_S: Final = 0.01
 
 @asynccontextmanager
 async def open_replica(
-    config: Config,
+    config: Config | str | Path,
     name: str,
     machine: StateMachine | BatchMachine,
     *,
@@ -70,14 +70,17 @@ async def open_replica(
 ) -> AsyncIterator[Replica]:
     """Run the replica `name` for as long as the block lasts, which is entered when it can serve.
 
-    Its log lives in the directory `data`, or on a volume of another kind, and `machine`, which is to be as new, is
-    brought up to date from it first. `delays_us` emulates links of other lengths: peer -> what every frame to it is
-    held back. `log` is stderr, and `network` TCP, by default. When the block ends, whoever still waits is told what is
-    known, what was acknowledged is on disk, and no task or thread is left.
+    `config` is the cluster or the path of its file. The replica's log lives in the directory `data`, or on a volume of
+    another kind, and `machine`, which is to be as new, is brought up to date from it first. `delays_us` emulates links
+    of other lengths: peer -> what every frame to it is held back. `log` is stderr, and `network` TCP, by default.
+    When the block ends, whoever still waits is told what is known, what was acknowledged is on disk, and no task or
+    thread is left.
 
-    Raises ConfigError for a name, peer or address that cannot be, StorageError when the directory cannot be used, and
-    StorageError or MachineError out of the block when the replica had to stop.
+    Raises TypeError for what is no machine, ConfigError for a name, peer or address that cannot be, StorageError when
+    the directory cannot be used, and StorageError or MachineError out of the block when the replica had to stop.
     """
+    _check_machine(machine)
+    config = Config.of(config)
     me = config.id_of(name)
     delays = {config.id_of(peer): us for peer, us in (delays_us or {}).items()}
     volume = DirectoryVolume(Path(data)) if isinstance(data, str | Path) else data
@@ -209,9 +212,7 @@ class Replica:
 
     async def read(self, query: bytes, *, reads: Iterable[bytes] = ()) -> bytes:
         """What `StateMachine.apply` returns for `query`, which changes nothing: linearizable. Else as `propose`."""
-        keys = tuple(reads)
-        whole = (Entry(OPAQUE_OP, WHOLE | READ, b"", query),)
-        return await self.ask(opaque_command(query, reads=keys) if keys else whole)
+        return await self.ask(opaque_query(query, reads=reads))
 
     async def barrier(self) -> None:
         """Return when everything that was answered anywhere before this call has been executed here.
@@ -256,8 +257,10 @@ class Replica:
     def log(self, after: int = 0) -> AsyncIterator[LogEntry]:
         """The commands executed here behind cursor `after`, oldest first, once durable; ends when the replica does.
 
-        It may be left at any entry; resume with that entry's cursor.
+        It may be left at any entry; resume with that entry's cursor. Raises ValueError for what cannot be a cursor.
         """
+        if not 0 <= after < 1 << 63:
+            raise ValueError(f"a cursor is that of an entry, or 0 for all of them, not {after}")
         return _LogReader(self, after)
 
     async def _entries(self, after: int) -> list[LogEntry]:
@@ -383,6 +386,14 @@ class Replica:
                 item.waiter.fail(0, item.count, Rejected("closed", "the replica is shutting down"))
         self._engine.shut()
         self._news.unpark_all()
+
+
+def _check_machine(machine: object) -> None:
+    """Raises TypeError for what is none."""
+    if isinstance(machine, type):
+        raise TypeError(f"machine is an instance, {machine.__name__}(), not the class")
+    if not isinstance(machine, StateMachine | BatchMachine):
+        raise TypeError(f"machine is a StateMachine, not {type(machine).__name__}")
 
 
 def _engine(config: Config, name: str, machine: StateMachine | BatchMachine, mounted: Mounted, log: Log) -> Engine:

@@ -20,7 +20,7 @@ import trio
 
 from epaxos.errors import EpaxosError
 from epaxos.machines.opaque import opaque_command
-from epaxos.session import Ended, Numbers, SessionId, Stamp, end_run, open_run, stamped
+from epaxos.session import Ended, Numbers, SessionId, Stamp, check_number, end_run, open_run, stamped
 
 if TYPE_CHECKING:
     from epaxos.replica import Replica
@@ -52,9 +52,10 @@ class Session:
         """As `Replica.propose`. Of all calls with one number and one command one takes effect; all have its result.
 
         After Unknown, or when it was cancelled, call it again with the same number, or tell `give_up`. Raises Rejected
-        also with the reasons session_closed and, of a FIFO session, out_of_order: this call had no effect.
+        also with the reasons session_closed and, of a FIFO session, out_of_order: this call had no effect. Raises
+        ValueError for what cannot be a number.
         """
-        number = self.take() if number is None else number
+        number = self.take() if number is None else check_number(number)
         stamp = Stamp(self._id, number, min(self._numbers.floor, number - 1), self._fifo)
         reply = await self._replica.ask(stamped(opaque_command(command, reads=reads, writes=writes), stamp))
         self._numbers.done(number)
@@ -74,7 +75,7 @@ async def open_session(
         id_, last = replica.new_session(), 0
         await replica.ask_run(open_run(replica.secret, id_, fifo=fifo))
     else:
-        id_, last = SessionId.parse(resume[0]), resume[1]
+        id_, last = SessionId.parse(resume[0]), check_number(resume[1], first=0)
     try:
         yield Session(replica, id_, last=last, fifo=fifo)
     finally:

@@ -63,10 +63,18 @@ class SessionId(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> SessionId:
         """The inverse of `str`. Raises ValueError."""
-        origin, incarnation, number = (int(part) if part.isdecimal() else -1 for part in text.split("."))
+        parts = [int(part) if part.isdecimal() else -1 for part in text.split(".")]
+        origin, incarnation, number = parts if len(parts) == 3 else (-1, -1, -1)
         if not (0 <= origin < 1 << 16 and 0 <= incarnation < 1 << 64 and 0 <= number < 1 << 64):
             raise ValueError(f"{text!r} names no session")
         return cls(origin, incarnation, number)
+
+
+def check_number(number: int, first: int = 1) -> int:
+    """`number`, if it may be one of a session. Raises ValueError."""
+    if not first <= number < 1 << 63:
+        raise ValueError(f"{number} is no number of a session: they begin at 1")
+    return number
 
 
 class Stamp(NamedTuple):

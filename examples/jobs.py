@@ -7,7 +7,8 @@ python jobs.py IR work bob
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 
 import trio
 
@@ -18,50 +19,63 @@ QUEUE = [b"jobs"]
 
 
 class Jobs(epaxos.StateMachine):
-    """`put JOB`, `take WORKER` (the job, or nothing), `done JOB`, `list`."""
+    """`put JOB`, `take WORKER` (`NUMBER JOB`, or nothing), `done NUMBER`, `list`."""
 
     def __init__(self) -> None:
         self.waiting: list[str] = []
-        self.taken: dict[str, str] = {}
-        """Job -> worker. A job whose worker died stays here: it may have been begun, so it is for people to decide."""
+        self.count = 0
+        """Of jobs that were taken: each gets a number, for two may have one name."""
+        self.taken: dict[str, list[str]] = {}
+        """Number -> job and worker. Of a worker that died it stays here: it may have been begun, so people decide."""
 
     def apply(self, command: bytes) -> bytes:
         verb, _, what = command.decode().partition(" ")
         if verb == "put":
             self.waiting.append(what)
         elif verb == "take" and self.waiting:
+            self.count += 1
             job = self.waiting.pop(0)
-            self.taken[job] = what
-            return job.encode()
+            self.taken[str(self.count)] = [job, what]
+            return f"{self.count} {job}".encode()
         elif verb == "done":
             self.taken.pop(what, None)
         elif verb == "list":
-            return json.dumps([self.waiting, self.taken], sort_keys=True).encode()
+            return json.dumps([self.waiting, self.count, self.taken], sort_keys=True).encode()
         return b""
 
     def save(self) -> Iterable[bytes]:
-        return [json.dumps([self.waiting, self.taken], sort_keys=True).encode()]
+        return [self.apply(b"list")]
 
     def load(self, chunks: Iterable[bytes]) -> None:
-        self.waiting, self.taken = json.loads(b"".join(chunks))
+        self.waiting, self.count, self.taken = json.loads(b"".join(chunks))
 
 
 async def work(replica: epaxos.Replica, worker: str) -> None:
     """Take a job for each one that was put. In a session a command may be asked again: it takes effect once."""
-    async with replica.session() as session:
+    seen = 0
+    while True:
+        try:
+            async with replica.session() as session:
+                async for entry in replica.log(after=seen):
+                    if entry.payload.startswith(b"put "):
+                        take = partial(session.propose, b"take " + worker.encode(), number=session.take())
+                        number, _, job = (await surely(take)).partition(" ")
+                        if job:
+                            print(worker, "has", job, flush=True)
+                            await surely(partial(replica.propose, b"done " + number.encode()))  # once more does no harm
+                    seen = entry.cursor
+        except epaxos.Rejected as error:
+            if error.reason != "session_closed":  # as after an hour without a job: the next session goes on from here
+                raise
 
-        async def surely(command: str) -> str:
-            number = session.take()
-            while True:
-                try:
-                    return (await session.propose(command.encode(), writes=QUEUE, number=number)).decode()
-                except epaxos.Unknown:
-                    print("no answer yet to", command, file=sys.stderr)
 
-        async for entry in replica.log():
-            if entry.payload.startswith(b"put ") and (job := await surely(f"take {worker}")):
-                print(worker, "has", job, flush=True)
-                await surely(f"done {job}")
+async def surely(propose: Callable[..., Awaitable[bytes]]) -> str:
+    """What came of a proposal, made as often as it takes."""
+    while True:
+        try:
+            return (await propose(writes=QUEUE)).decode()
+        except epaxos.Unknown:
+            print("no answer yet", file=sys.stderr)
 
 
 async def main(name: str, verb: str, *words: str) -> None:
@@ -71,7 +85,7 @@ async def main(name: str, verb: str, *words: str) -> None:
             await work(replica, *words)
         for job in words:
             await replica.propose(f"put {job}".encode(), writes=QUEUE)
-        waiting, taken = json.loads(await replica.read(b"list", reads=QUEUE))
+        waiting, _, taken = json.loads(await replica.read(b"list", reads=QUEUE))
         print(len(waiting), "wait,", len(taken), "are being done", flush=True)
         await trio.sleep_forever()
 

@@ -92,7 +92,9 @@ def describe(choice: Choice) -> str:
 def _check(matrix: Matrix, weights: Mapping[str, float], sizes: Sequence[int], conflict: float) -> None:
     for site in weights:
         matrix.index(site)
-    if not weights or any(weight < 0 for weight in weights.values()) or not sum(weights.values()):
+        if not 0 <= weights[site] < math.inf:
+            raise ConfigError(f"the weight of {site} is a number from 0 on, not {weights[site]}")
+    if not sum(weights.values()):
         raise ConfigError("there are no clients to plan for: give at least one site a weight above 0")
     most = min(MAX_REPLICAS, len(matrix.sites))
     for size in sizes:

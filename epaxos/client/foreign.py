@@ -30,9 +30,11 @@ T = TypeVar("T")
 class AsyncioClient(Commands):
     """The client for asyncio, as an asynchronous context manager. A cancelled command's outcome is unknown."""
 
-    def __init__(self, config: Config | str | Path, near: str | None = None, *, retry_ms: int = 30_000) -> None:
+    def __init__(
+        self, config: Config | str | Path, near: str | None = None, *, retry_ms: int = 30_000, fifo: bool = False
+    ) -> None:
         """As `Client`."""
-        self._portal = Portal(config, near, retry_ms)
+        self._portal = Portal(config, near, retry_ms, fifo)
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self._portal.start)
@@ -93,10 +95,11 @@ class SyncClient:
         near: str | None = None,
         *,
         retry_ms: int = 30_000,
+        fifo: bool = False,
         timeout_s: float | None = None,
     ) -> None:
         """As `Client`. A command without a reply after `timeout_s` is `Unknown`; None waits as long as it takes."""
-        self._portal = Portal(config, near, retry_ms)
+        self._portal = Portal(config, near, retry_ms, fifo)
         self.commands: Commands = _Waiting(self._portal, timeout_s)
 
     def __enter__(self) -> Self:

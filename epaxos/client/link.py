@@ -61,6 +61,7 @@ class Link:
         """Not handed to the connection yet."""
         self._sent: deque[Call] = deque()
         """Handed to the connection, in whole or in part: without a reply, nobody knows."""
+        self._greeting: Call | None = None
         self._work = trio.Event()
         self._retired = False
         self._life = trio.CancelScope()
@@ -70,19 +71,40 @@ class Link:
         self._retired = True
         self._end_if_done()
 
+    def end(self) -> None:
+        """Close the connection now, whatever is under way."""
+        self._life.cancel()
+
     def _end_if_done(self) -> None:
         if self._retired and not self._sent and not self._waiting:
-            self._life.cancel()
+            self.end()
 
-    def put(self, call: Call) -> None:
-        """Send the command when its turn comes."""
+    async def ask(self, data: bytes) -> Any:
+        """Send the command when its turn comes; its `Call.outcome`. Cancelled before that, it is not sent."""
+        call = self._put(data)
+        try:
+            await call.done.wait()
+        except BaseException:
+            if call in self._waiting:
+                self._waiting.remove(call)
+            raise
+        return call.outcome
+
+    def greet(self, data: bytes) -> None:
+        """Send what shows the password, before anything else."""
+        self._greeting = self._put(data)
+
+    def meaning(self, outcome: EpaxosError) -> EpaxosError:
+        """What to raise for this outcome: a replica that wants a password, and was shown one, was shown a wrong one."""
+        if self._greeting is not None and isinstance(outcome, ResponseError) and outcome.code == "NOAUTH":
+            return ResponseError(f"WRONGPASS the password of the configuration is not that of {self.name}")
+        return outcome
+
+    def _put(self, data: bytes) -> Call:
+        call = Call(data)
         self._waiting.append(call)
         self._work.set()
-
-    def withdraw(self, call: Call) -> None:
-        """Nobody waits for this command any more: it is not sent, if it was not yet."""
-        if call in self._waiting:
-            self._waiting.remove(call)
+        return call
 
     async def run(self) -> None:
         """Send and receive until the connection is lost, then settle every command."""

@@ -6,29 +6,36 @@ The client, its connection and its session live in that thread, whatever many th
 from __future__ import annotations
 
 import threading
+from collections import deque
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 
 from epaxos.client import Client
 from epaxos.client.link import Word
 from epaxos.config import Config
-from epaxos.errors import EpaxosError, Rejected, Unknown
+from epaxos.errors import Rejected, Unknown
+
+_OUTSIDE: Final = "the client is used outside of its `with`"
 
 
 class Portal:
     """One client in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, config: Config | str | Path, near: str | None, retry_ms: int) -> None:
+    def __init__(self, config: Config | str | Path, near: str | None, retry_ms: int, fifo: bool) -> None:
         """As `Client`. Raises ConfigError."""
-        self._client = Client(config, near, retry_ms=retry_ms)
+        self._client = Client(config, near, retry_ms=retry_ms, fifo=fifo)
         self._thread = threading.Thread(target=self._run, name="epaxos-client", daemon=True)
         self._ready: Future[None] = Future()
         self._token: trio.lowlevel.TrioToken | None = None
         self._nursery: trio.Nursery | None = None
         self._open: set[Future[Any]] = set()
+        self._fifo = fifo
+        self._in_order: deque[tuple[tuple[Word, ...], Future[Any], trio.CancelScope]] = deque()
+        """What a FIFO client has still to ask; somebody waits for each of them."""
+        self._work = trio.Event()
 
     def start(self) -> None:
         """Start the thread; returns when commands may be asked."""
@@ -44,7 +51,7 @@ class Portal:
         """Any command; what comes of it. A future that is cancelled leaves the outcome unknown."""
         future: Future[Any] = Future()
         if not self._soon(self._begin, words, future):
-            future.set_exception(Rejected("closed", "the client is used outside of its `with`"))
+            future.set_exception(Rejected("closed", _OUTSIDE))
         return future
 
     # -- in the thread
@@ -58,12 +65,17 @@ class Portal:
             self._ready.set_exception(error)
 
     async def _serve(self) -> None:
-        async with self._client, trio.open_nursery() as self._nursery:
-            self._token = trio.lowlevel.current_trio_token()
-            self._ready.set_result(None)
-            await trio.sleep_forever()
-        for future in tuple(self._open):
-            self._settle(future, Unknown("the client was closed before there was a reply"))
+        try:
+            async with self._client, trio.open_nursery() as self._nursery:
+                if self._fifo:
+                    self._nursery.start_soon(self._answer_in_order)
+                self._token = trio.lowlevel.current_trio_token()
+                self._ready.set_result(None)
+                await trio.sleep_forever()
+        finally:  # also when something is wrong with the client itself: whoever waits is not to wait for ever
+            self._nursery = None
+            for future in tuple(self._open):
+                self._settle(future, Unknown("the client was closed before there was a reply"))
 
     def _soon(self, what: Any, *args: Any) -> bool:
         """Call `what(*args)` in the thread; is there one?"""
@@ -76,17 +88,31 @@ class Portal:
         return True
 
     def _begin(self, words: tuple[Word, ...], future: Future[Any]) -> None:
-        assert self._nursery is not None
+        if self._nursery is None:
+            self._settle(future, Rejected("closed", _OUTSIDE))
+            return
         scope = trio.CancelScope()
         future.add_done_callback(lambda _: self._soon(scope.cancel))
         self._open.add(future)
-        self._nursery.start_soon(self._answer, words, future, scope)
+        if self._fifo:
+            self._in_order.append((words, future, scope))
+            self._work.set()
+        else:
+            self._nursery.start_soon(self._answer, words, future, scope)
+
+    async def _answer_in_order(self) -> None:
+        """One after the other: tasks that are started together run in any order."""
+        while True:
+            while self._in_order:
+                await self._answer(*self._in_order.popleft())
+            self._work = trio.Event()
+            await self._work.wait()
 
     async def _answer(self, words: tuple[Word, ...], future: Future[Any], scope: trio.CancelScope) -> None:
         with scope:
             try:
                 reply = await self._client.execute(*words)
-            except (EpaxosError, TypeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, its caller is told
                 self._settle(future, error)
             else:
                 self._settle(future, reply)
@@ -103,5 +129,5 @@ class Portal:
             future.set_result(outcome)
 
     def _end(self) -> None:
-        assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,14 @@ import trio
 
 from epaxos.client import Client
 from epaxos.config import Config
-from epaxos.errors import Unknown
+from epaxos.errors import ConfigError, Unknown
 
 
 def ask(config: Config, at: str | None, words: tuple[str, ...], *, timeout_s: float) -> Any:
     """The reply to `words`, with text for bytes, from the replica named `at`, or from the first that can be reached.
 
-    Raises what `Client.execute` raises, and Unknown when there is no reply in time.
+    Raises what `Client.execute` raises, but ConfigError for a command that changes a connection, and Unknown when there
+    is no reply in time.
     """
     if at is not None:
         config = replace(config, replicas=(config.replica(at),))
@@ -25,7 +27,10 @@ def ask(config: Config, at: str | None, words: tuple[str, ...], *, timeout_s: fl
 async def _ask(config: Config, words: tuple[str, ...], timeout_s: float) -> Any:
     with trio.move_on_after(timeout_s):
         async with Client(config, retry_ms=0) as client:
-            return await client.execute(*words)
+            try:
+                return await client.execute(*map(os.fsencode, words))
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
     raise Unknown(f"no reply within {timeout_s:g} s")
 
 

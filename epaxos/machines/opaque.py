@@ -21,12 +21,32 @@ OPAQUE_OP: Final = 0x01
 def opaque_command(command: bytes, *, reads: Iterable[bytes] = (), writes: Iterable[bytes] = ()) -> Command:
     """The packed form of `command`, which reads and writes these keys; a key in both is written.
 
-    With no key at all it conflicts with everything. Naming too few keys is the one way to be wrong.
+    With no key at all it conflicts with everything. Naming too few keys is the one way to be wrong. Raises TypeError
+    for what is not bytes, or not a list of keys.
     """
-    written = dict.fromkeys(writes)
-    read = [key for key in dict.fromkeys(reads) if key not in written]
+    if not isinstance(command, bytes):
+        raise TypeError(f"a command is bytes, not {type(command).__name__}")
+    written = _keys("writes", writes)
+    read = [key for key in _keys("reads", reads) if key not in written]
     touched = [(0, key) for key in written] + [(READ, key) for key in read] or [(WHOLE, b"")]
     return tuple(Entry(OPAQUE_OP, flags, key, b"" if i else command) for i, (flags, key) in enumerate(touched))
+
+
+def opaque_query(query: bytes, *, reads: Iterable[bytes] = ()) -> Command:
+    """As `opaque_command`, of a `query` that reads these keys, or with no key at all the whole state."""
+    command = opaque_command(query, reads=reads)
+    return tuple(entry._replace(flags=entry.flags | READ) for entry in command)
+
+
+def _keys(name: str, keys: Iterable[bytes]) -> dict[bytes, None]:
+    """Each of them once, in order."""
+    if isinstance(keys, bytes | str):
+        raise TypeError(f"{name} is a list of keys, such as [b'alice']")
+    listed = list(keys)
+    for key in listed:
+        if not isinstance(key, bytes):
+            raise TypeError(f"a key in {name} is bytes, not {type(key).__name__}: {key!r}")
+    return dict.fromkeys(listed)
 
 
 class OpaqueMachine(BatchMachine):

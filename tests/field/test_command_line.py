@@ -68,6 +68,18 @@ async def test_a_value_written_at_one_replica_is_read_at_another(cluster: LocalC
     assert json.loads((await epaxos(tmp_path, "mget", "count", "none", "--json")).out) == ["-3", None]
 
 
+async def test_any_command_can_be_done_by_hand(cluster: LocalCluster, tmp_path: Path) -> None:
+    assert await epaxos(tmp_path, "do", "HSET", "user:1", "name", "Ann", "age", "-7") == (0, "2\n", "")
+    assert await epaxos(tmp_path, "do", "hget", "user:1", "name", "--at", "IR") == (0, "Ann\n", "")
+    assert await epaxos(tmp_path, "do", "rpush", "list", "a", "b") == (0, "2\n", "")
+    assert await epaxos(tmp_path, "do", "LRANGE", "list", "0", "-1") == (0, "1) a\n2) b\n", "")
+    assert (await epaxos(tmp_path, "do", "TYPE", "list", "--json")).out == '"list"\n'
+    done = await epaxos(tmp_path, "do", "MULTI")
+    assert (done.code, "changes a connection" in done.err) == (2, True)
+    done = await epaxos(tmp_path, "do", "ZADD", "z", "1", "a")
+    assert (done.code, "unknown command 'ZADD'" in done.err) == (1, True)
+
+
 async def test_exit_codes_tell_what_is_known(cluster: LocalCluster, tmp_path: Path) -> None:
     wrong = await epaxos(tmp_path, "set", "greeting")
     assert (wrong.code, wrong.err) == (1, "epaxos: ERR wrong number of arguments for 'set' command\n")

@@ -41,6 +41,8 @@ def plain(config: Path) -> None:
             kv.execute("SET", "k", 1.5)  # type: ignore[arg-type]  # what people do
     with pytest.raises(epaxos.Rejected, match="outside"):
         kv.get("k")
+    with epaxos.SyncClient(config, near="VA", fifo=True) as kv:
+        assert kv.set("k", "1") and kv.get("k") == b"1"
 
 
 def in_asyncio(config: Path) -> None:
@@ -54,6 +56,9 @@ async def _in_asyncio(config: Path) -> None:
         with pytest.raises(epaxos.ResponseError, match="not an integer"):
             await kv.set("text", "x")
             await kv.incr("text")
+    async with epaxos.AsyncioClient(config, near="IR", fifo=True) as kv:
+        await asyncio.gather(*(kv.execute("RPUSH", "list", at) for at in range(20)))
+        assert await kv.execute("LRANGE", "list", 0, -1) == [b"%d" % at for at in range(20)]
 
 
 async def test_a_plain_program_learns_that_nobody_answers(tmp_path: Path) -> None:

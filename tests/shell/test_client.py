@@ -384,6 +384,21 @@ async def test_a_command_is_not_carried_round_for_ever(cluster: Cluster) -> None
         assert cluster.calls == ["CA", "VA", "IR", "CA"]
 
 
+async def test_a_replica_is_left_once_however_many_commands_it_fails(cluster: Cluster) -> None:
+    async with pair(cluster) as (kv, stream), trio.open_nursery() as nursery:
+        first, second = [await start(nursery, kv, "INCR", "k") for _ in range(2)]
+        await stream.send_all(b"-NOQUORUM 1 of 3: not applied\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(first.error, Rejected)
+        await kv.incr("k")
+        await stream.send_all(b"-UNKNOWN the deadline passed: may or may not have been applied\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(second.error, Unknown)
+        await kv.incr("k")
+        assert cluster.calls == ["CA", "VA"]
+        assert cluster.sites["VA"].replica.commands == 2
+
+
 async def test_a_replica_that_makes_no_sense_is_left(cluster: Cluster) -> None:
     async with pair(cluster) as (kv, stream), trio.open_nursery() as nursery:
         outcome = await start(nursery, kv, "SET", "k", "v")
@@ -404,6 +419,62 @@ async def test_a_reply_to_no_command_ends_the_connection(cluster: Cluster) -> No
         assert outcome.value == b"OK"
         assert await kv.get("k") is None
         assert cluster.calls == ["CA", "VA"]
+
+
+# ---------------------------------------------------------------------------------------------- back to the nearest one
+
+
+async def test_the_nearest_replica_is_used_again_once_it_serves(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    ca, va = cluster.sites["CA"], cluster.sites["VA"]
+    ca.down = True
+    async with cluster.client("CA") as kv, trio.open_nursery() as nursery:
+        await kv.incr("k")
+        va.replica.holding = True
+        under_way = await start(nursery, kv, "INCR", "k")
+        await trio.sleep(300)
+        assert set(cluster.calls) == {"CA", "VA"} and cluster.calls.count("VA") == 1
+        ca.down = False
+        await trio.sleep(100)
+        calls = len(cluster.calls)
+        assert await kv.set("k", "v") is True
+        assert ca.replica.commands == 2, "a question and the command"
+        va.replica.answer(1)
+        await under_way.known.wait()
+        assert under_way.value == 2, "what is under way ends where it is"
+        await trio.sleep(3_600)
+        assert len(cluster.calls) == calls, "nobody is asked any more"
+
+
+async def test_a_nearest_replica_that_is_cut_off_is_not_used_though_it_answers(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    ca, va = cluster.sites["CA"], cluster.sites["VA"]
+    ca.replica.holding = True
+    ca.down = True
+    async with cluster.client("CA") as kv:
+        await kv.ping()
+        ca.down = False
+        await trio.sleep(300)
+        assert await kv.incr("k") == 1
+        assert va.replica.commands == 1
+        ca.replica.holding = False
+        await trio.sleep(100)
+        await kv.incr("k")
+        assert va.replica.commands == 1
+
+
+async def test_the_nearest_replica_is_asked_ever_more_rarely(
+    cluster: Cluster, autojump_clock: trio.testing.MockClock
+) -> None:
+    cluster.sites["CA"].down = True
+    async with cluster.client("CA") as kv:
+        await kv.ping()
+        await trio.sleep(15)
+        assert 3 <= cluster.calls.count("CA") <= 6
+        await trio.sleep(3_600)
+        assert 40 <= cluster.calls.count("CA") <= 126, "each pause is between 30 s and 90 s"
 
 
 # ---------------------------------------------------------------------------------------------------- beginning and end

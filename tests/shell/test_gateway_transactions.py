@@ -236,17 +236,27 @@ async def test_the_native_client_shows_the_password(make_config: MakeConfig) -> 
 
         async def connect(address: Address) -> trio.abc.Stream:
             await trio.lowlevel.checkpoint()
-            mine, theirs = trio.testing.memory_stream_pair()
+            client, server = trio.testing.memory_stream_pair()
             gateway = Gateway(FakeReplica(), LimitsConfig(), password=b"open sesame")
-            nursery.start_soon(gateway.serve, theirs)
-            return mine
+            nursery.start_soon(gateway.serve, server)
+            return client
 
-        async with Client(replace(make_config(1), password=b"open sesame"), connect=connect) as kv:
-            assert await kv.execute("SET", "k", "v") == b"OK"
-        async with Client(make_config(1), connect=connect, retry_ms=0) as kv:
-            with pytest.raises(ResponseError, match="NOAUTH"):
-                await kv.execute("GET", "k")
-        nursery.cancel_scope.cancel()
+        def client(password: bytes | None) -> Client:
+            return Client(replace(make_config(1), password=password), connect=connect)
+
+        async with client(b"open sesame") as kv:
+            assert await kv.set("k", "v")
+            assert await kv.get("k") == b"v"
+        async with client(b"open barley") as kv:
+            for ask in (kv.incr, kv.get):
+                with pytest.raises(
+                    ResponseError, match="the password of the configuration is not that of CA"
+                ) as raised:
+                    await ask("k")
+                assert raised.value.code == "WRONGPASS"
+        async with client(None) as kv:
+            with pytest.raises(ResponseError, match="NOAUTH Authentication required"):
+                await kv.get("k")
 
 
 async def test_hello_takes_the_password() -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -189,6 +190,35 @@ async def test_opaque_commands_need_a_state_machine(alone: Config, tmp_path: Pat
     async with epaxos.open_replica(alone, "CA", Kv(), data=tmp_path) as replica:
         with pytest.raises(TypeError, match="StateMachine"):
             await replica.propose(b"a=1")
+
+
+async def test_the_cluster_may_be_named_by_its_file(cluster_text: ClusterText, tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(cluster_text(1, ports=free_ports(2)))
+    for config in (path, str(path)):
+        async with epaxos.open_replica(config, "CA", Register(), data=tmp_path / "ca") as replica:
+            assert await replica.propose(b"a=1", writes=[b"a"]) == b"1"
+    with pytest.raises(epaxos.ConfigError, match="cannot read"):
+        async with epaxos.open_replica(tmp_path / "nowhere.toml", "CA", Register(), data=tmp_path / "ca"):
+            raise AssertionError("opened")
+
+
+async def test_a_class_is_not_a_machine(alone: Config, tmp_path: Path) -> None:
+    machine: Any = Register
+    with pytest.raises(TypeError, match=r"machine is an instance, Register\(\), not the class"):
+        async with epaxos.open_replica(alone, "CA", machine, data=tmp_path):
+            raise AssertionError("opened")
+    machine = "Register"
+    with pytest.raises(TypeError, match="machine is a StateMachine, not str"):
+        async with epaxos.open_replica(alone, "CA", machine, data=tmp_path):
+            raise AssertionError("opened")
+
+
+@pytest.mark.parametrize("after", [-1, 1 << 63])
+async def test_a_cursor_is_that_of_an_entry(alone: Config, tmp_path: Path, after: int) -> None:
+    async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path) as replica:
+        with pytest.raises(ValueError, match=f"a cursor is that of an entry, or 0 for all of them, not {after}"):
+            replica.log(after=after)
 
 
 async def test_a_name_that_is_not_in_the_file_is_refused(alone: Config, tmp_path: Path) -> None:

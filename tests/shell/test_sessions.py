@@ -91,6 +91,23 @@ async def test_a_fifo_session_keeps_its_order_and_queries_have_numbers_too(alone
         assert await session.propose(b"0", reads=[b"t"]) == b"3"
 
 
+@pytest.mark.parametrize("resume", [("x", 0), ("0.1", 0), ("0.1.-1", 0), ("0.1.1", -1), ("0.1.1", 1 << 63)])
+async def test_what_is_resumed_is_a_session_and_its_last_number(
+    alone: Config, tmp_path: Path, resume: tuple[str, int]
+) -> None:
+    async with epaxos.open_replica(alone, "CA", Total(), data=tmp_path) as replica:
+        with pytest.raises(ValueError, match=r"names no session|is no number"):
+            async with replica.session(resume=resume):
+                raise AssertionError("opened")
+
+
+@pytest.mark.parametrize("number", [0, -1, 1 << 63])
+async def test_numbers_begin_at_one(alone: Config, tmp_path: Path, number: int) -> None:
+    async with epaxos.open_replica(alone, "CA", Total(), data=tmp_path) as replica, replica.session() as session:
+        with pytest.raises(ValueError, match=f"{number} is no number of a session: they begin at 1"):
+            await session.propose(b"5", writes=[b"t"], number=number)
+
+
 async def test_a_query_needs_no_session(alone: Config, tmp_path: Path) -> None:
     async with epaxos.open_replica(alone, "CA", Total(), data=tmp_path) as replica, replica.session() as session:
         with pytest.raises(epaxos.Rejected, match="only reads"):

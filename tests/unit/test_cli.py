@@ -8,9 +8,12 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from bench.__main__ import bench
 from epaxos import cli, demo
 from epaxos._version import VERSION
+from epaxos.client import Client
 from epaxos.config import Config
 from epaxos.console import exit_code, foreseen
 from epaxos.errors import ConfigError, MachineError, Rejected, StorageError, Unknown
@@ -57,6 +60,94 @@ def test_version_says_release_python_and_build(capsys: Capture) -> None:
 def test_wrong_usage_is_exit_code_2(line: list[str], capsys: Capture) -> None:
     assert cli.run(line) == 2
     assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["get", "k", "--timeout"],
+        ["status", "--wait"],
+        ["demo", "--seconds"],
+        ["demo", "--rate"],
+        ["demo", "--conflict"],
+        ["plan", "gryff5", "--conflict"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("number", ["-1", "nan", "inf"])
+def test_amounts_are_finite_and_not_negative(line: list[str], number: str, capsys: Capture) -> None:
+    assert cli.run([*line, number]) == 2
+    assert line[-1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "-1"])
+def test_weights_are_finite_and_not_negative(weight: str, capsys: Capture) -> None:
+    assert cli.run(["plan", "gryff5", "--clients", f"CA={weight}"]) == 2
+    assert "the weight of CA is a number from 0 on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (["sim", "--without", "crash", "--seeds", "1..2"], "--without: only with --seed"),
+        (["sim", "--trace", "--shrink"], "--trace, --shrink: only with --seed"),
+        (["sim", "--commands", "3"], "--commands: only with --seed"),
+        (["sim", "--seed", "1", "--seeds", "1..2", "--jobs", "1"], "--seeds, --jobs: not with --seed"),
+        (["sim", "--seed", "-1"], "-1 is not in the range x>=0"),
+        (["model", "--walks", "1", "--scope", "recovery"], "--scope: not with --walks"),
+        (["model", "--walks", "1", "--list", "--states-max", "9"], "--list, --states-max: not with --walks"),
+        (["model", "--states-max", "9"], "--states-max: only with --scope"),
+        (["model", "--scope", "recovery", "--replicas", "5"], "--replicas: only with --walks"),
+        (["model", "--scope", "recovery", "--list"], "--scope: not with --list"),
+    ],
+)
+def test_options_that_would_mean_nothing_are_refused(line: list[str], why: str, capsys: Capture) -> None:
+    assert cli.run(line) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_a_key_that_is_not_there_is_explained_with_its_nearest(capsys: Capture) -> None:
+    assert cli.run(["config", "explain", "limits.window", "limits.windw"]) == 2
+    assert "no such key: limits.windw; did you mean limits.window?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["kill", "--protocol", "nope"],
+        ["sessions", "--protocol", "nope"],
+        ["redis", "--protocol", "nope"],
+        ["failover", "--virtual", "--protocol", "nope"],
+        ["kill", "--every", "nan"],
+        ["sessions", "--every", "0"],
+        ["compare", "--rate", "nan"],
+        ["hotkey", "--rate", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_the_bench_starts_nothing_that_cannot_be(line: list[str]) -> None:
+    result = CliRunner().invoke(bench, line)
+    assert result.exit_code == 2
+    assert line[-2] in result.output and line[-1] in result.output
+
+
+def test_the_words_of_a_command_are_sent_as_they_are(
+    tmp_path: Path, cluster_text: ClusterText, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(cluster_text(3))
+    sent: list[tuple[object, ...]] = []
+    monkeypatch.setattr(Client, "execute", lambda self, *words: _note(sent, words))
+    config = ["--config", str(path)]
+    assert cli.run(["do", "LRANGE", "list", "0", "-1", *config]) == 0
+    assert cli.run(["do", *config, "--", "SET", "k", "--json"]) == 0
+    assert cli.run(["set", "k", "\udcff", *config]) == 0
+    assert sent == [(b"LRANGE", b"list", b"0", b"-1"), (b"SET", b"k", b"--json"), (b"set", b"k", b"\xff")]
+    assert cli.run(["do", *config]) == 2
+
+
+async def _note(sent: list[tuple[object, ...]], words: tuple[object, ...]) -> None:
+    sent.append(words)
 
 
 def test_config_check_takes_a_right_file(tmp_path: Path, cluster_text: ClusterText, capsys: Capture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -41,3 +42,13 @@ def test_the_machine_is_sound(
     monkeypatch.syspath_prepend(str(repository / "examples"))
     report = check_machine(getattr(importlib.import_module(module), name), commands)
     assert report.hash_seeds == 2 and (report.pairs > 100 or module == "jobs")
+
+
+def test_two_jobs_of_one_name_are_two_jobs(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(repository / "examples"))
+    machine = importlib.import_module("jobs").Jobs()
+    for command in (b"put wash", b"put wash"):
+        machine.apply(command)
+    assert [machine.apply(b"take %b" % worker) for worker in (b"alice", b"bob")] == [b"1 wash", b"2 wash"]
+    machine.apply(b"done 1")
+    assert json.loads(machine.apply(b"list")) == [[], 2, {"2": ["wash", "bob"]}]

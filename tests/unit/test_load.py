@@ -165,7 +165,10 @@ def test_an_even_load_leaves_at_equal_intervals_and_no_two_sites_in_step() -> No
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("clients", 0), ("rate_per_s", 0), ("duration_s", -1), ("lanes", 0), ("hot_share", 1.1), ("hot_share", -0.1)],
+    [
+        *(("clients", 0), ("rate_per_s", 0), ("rate_per_s", float("nan")), ("duration_s", -1), ("lanes", 0)),
+        *(("duration_s", float("inf")), ("hot_share", 1.1), ("hot_share", -0.1)),
+    ],
 )
 def test_a_load_that_cannot_be_drawn_is_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):

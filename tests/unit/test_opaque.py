@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from epaxos.command import READ, WHOLE, Batch, Entry
 from epaxos.errors import MachineError
 from epaxos.ids import BatchNumber
 from epaxos.machines.interface import StateMachine
-from epaxos.machines.opaque import OPAQUE_OP, OpaqueMachine, opaque_command
+from epaxos.machines.opaque import OPAQUE_OP, OpaqueMachine, opaque_command, opaque_query
 from epaxos.packing import encode_run, footprint, key_hash
 
 SECRET = bytes(16)
@@ -63,6 +64,28 @@ def test_the_footprint_is_what_the_command_names() -> None:
     touched = footprint(encode_run(SECRET, [opaque_command(b"do", reads=[b"a"], writes=[b"b"])]))
     assert touched.reads == {key_hash(SECRET, b"a")}
     assert touched.writes == {key_hash(SECRET, b"b")}
+
+
+@pytest.mark.parametrize("keys", [b"alice", "alice"])
+def test_keys_are_a_list(keys: Any) -> None:
+    for name in ("reads", "writes"):
+        with pytest.raises(TypeError, match=rf"^{name} is a list of keys, such as \[b'alice'\]$"):
+            opaque_command(b"do", **{name: keys})
+    with pytest.raises(TypeError, match=r"^reads is a list of keys"):
+        opaque_query(b"ask", reads=keys)
+
+
+def test_commands_and_keys_are_bytes() -> None:
+    text: Any = "alice"
+    with pytest.raises(TypeError, match=r"^a key in writes is bytes, not str: 'alice'$"):
+        opaque_command(b"do", writes=[b"bob", text])
+    with pytest.raises(TypeError, match=r"^a command is bytes, not str$"):
+        opaque_command(text, writes=[b"bob"])
+
+
+def test_a_query_reads_its_keys_or_everything() -> None:
+    assert opaque_query(b"ask", reads=iter([b"k"])) == (Entry(OPAQUE_OP, READ, b"k", b"ask"),)
+    assert opaque_query(b"ask") == (Entry(OPAQUE_OP, WHOLE | READ, b"", b"ask"),)
 
 
 def test_replies_are_joined_by_span() -> None:
