@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -219,6 +220,28 @@ async def test_a_cursor_is_that_of_an_entry(alone: Config, tmp_path: Path, after
     async with epaxos.open_replica(alone, "CA", Register(), data=tmp_path) as replica:
         with pytest.raises(ValueError, match=f"a cursor is that of an entry, or 0 for all of them, not {after}"):
             replica.log(after=after)
+
+
+async def test_the_key_value_store_may_be_embedded(
+    alone: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path
+) -> None:
+    """The program of the page, while a client asks."""
+    monkeypatch.chdir(tmp_path)
+    page = (repository / "docs" / "how-to" / "embed.md").read_text(encoding="utf-8")
+    program = page.partition("## Embed the key-value store")[2].partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"epaxos": epaxos, "config": alone}
+    exec("async def program():\n" + textwrap.indent(program, "    "), names)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(names["program"])
+        async with epaxos.Client(alone, near="CA") as kv:
+            with trio.fail_after(30):
+                while True:
+                    try:
+                        assert await kv.incr("k") == 1
+                        break
+                    except epaxos.Rejected:  # it does not listen yet
+                        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_name_that_is_not_in_the_file_is_refused(alone: Config, tmp_path: Path) -> None:

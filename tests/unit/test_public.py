@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +76,13 @@ def test_errors_say_whose_fault_it_is() -> None:
     ]
     assert all(issubclass(error, epaxos.EpaxosError) for error in errors)
     assert not issubclass(epaxos.Unknown, epaxos.Rejected)
+
+
+def test_the_page_says_of_every_reason_what_to_do(repository: Path) -> None:
+    page = (repository / "docs" / "how-to" / "embed.md").read_text(encoding="utf-8")
+    table = page.partition("## Why a command was rejected")[2].partition("\n## ")[0]
+    words = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(words) == sorted(epaxos.Rejected.REASONS)
 
 
 def test_the_configuration_knows_the_protocols_there_are() -> None:
