@@ -31,6 +31,8 @@ WINDOW: Final = 1024
 
 RESULT_BYTES: Final = 64 * 1024
 """A longer result is not kept for copies of its command. Not a setting: every replica must keep the same ones."""
+NOT_KEPT: Final = "applied earlier; its result is not kept"
+"""What copies of it are told, and those of a command whose number is not above the floor."""
 
 _KEY: Final = struct.Struct("<HQQ")
 _KEY_PREFIX: Final = b"\x00session"

@@ -20,7 +20,7 @@ from typing import Any, Final, Self
 import trio
 
 from epaxos.client.commands import Commands as Commands
-from epaxos.client.link import ResponseError as ResponseError, Word as Word, encode as encode
+from epaxos.client.link import Applied, ResponseError as ResponseError, Word as Word, encode as encode
 from epaxos.client.route import QUESTION, Connect, Route, open_tcp
 from epaxos.config import Config
 from epaxos.errors import Rejected, Unknown
@@ -126,7 +126,7 @@ class Client(Commands):
             raise ValueError(f"{words[0]!r} changes a connection, and everybody who uses this client shares one")
         if self._fifo and ("readonly" in flags or "write" in flags):
             async with self._turn:
-                return await self._exactly_once(words)
+                return await self._in_order(words, harmless="readonly" in flags)
         if "readonly" in flags and self._retry_s:
             return await self._ask_again(words)
         if "write" in flags and self._retry_s:
@@ -148,6 +148,8 @@ class Client(Commands):
             failure: Rejected | Unknown
             try:
                 return await self._route.ask(words(), until_s=end_s)
+            except Applied:
+                raise
             except Unknown as unknown:
                 failure = unknown
                 doubt = None if harmless else unknown
@@ -161,6 +163,15 @@ class Client(Commands):
                 raise failure
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+    async def _in_order(self, words: tuple[Word, ...], *, harmless: bool) -> Any:
+        """The next command of a FIFO client; one that is `harmless` is made anew when its result is not kept."""
+        try:
+            return await self._exactly_once(words)
+        except Applied:
+            if not harmless:
+                raise
+            return await self._exactly_once(words)
 
     async def _exactly_once(self, words: tuple[Word, ...]) -> Any:
         """A command that takes effect once, however often it is sent."""
@@ -194,7 +205,7 @@ class Client(Commands):
             return
         try:
             await self._call(session, session.last, QUESTION)
-        except ResponseError:  # what the command that took effect was told
+        except (ResponseError, Applied):  # of the command that took effect
             pass
         except Unknown as unknown:
             raise Rejected("out_of_order", "what became of the command before is not known") from unknown

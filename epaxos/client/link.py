@@ -13,6 +13,7 @@ import hiredis
 import trio
 
 from epaxos.errors import EpaxosError, ProtocolError, Rejected, Unknown
+from epaxos.session import NOT_KEPT
 
 Word = str | bytes | int
 """A word of a command; text is sent as UTF-8, integers in decimal."""
@@ -32,6 +33,10 @@ class ResponseError(EpaxosError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.code = message.partition(" ")[0]
+
+
+class Applied(Unknown):
+    """It was applied by an earlier copy, and nobody knows its result any more."""
 
 
 class Call:
@@ -171,7 +176,8 @@ def _failure(reply: hiredis.ReplyError) -> EpaxosError:
     text = str(reply)
     code, _, why = text.partition(" ")
     if code == "UNKNOWN":
-        return Unknown(why.removesuffix(_UNCLEAR))
+        why = why.removesuffix(_UNCLEAR)
+        return Applied(why) if why == NOT_KEPT else Unknown(why)
     why = why.removesuffix(_NOT_APPLIED)
     if code == "BUSY":
         return Rejected("busy", why)

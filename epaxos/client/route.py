@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import trio
 
-from epaxos.client.link import NOTHING, Link, Word, encode
+from epaxos.client.link import NOTHING, Applied, Link, Word, encode
 from epaxos.config import Address, Config
 from epaxos.errors import EpaxosError, Rejected, Unknown
 from epaxos.ids import ReplicaId
@@ -89,7 +89,8 @@ class Route:
             link = await self._connected()
             outcome = await link.ask(data)
             refused = isinstance(outcome, Rejected) and outcome.reason in ITS_OWN
-            if refused or outcome is NOTHING or isinstance(outcome, Unknown):
+            unclear = isinstance(outcome, Unknown) and not isinstance(outcome, Applied)
+            if refused or unclear or outcome is NOTHING:
                 self._leave(link)
             if outcome is NOTHING or (refused and asked < self._config.n and trio.current_time() < until_s):
                 continue

@@ -16,7 +16,7 @@ from typing import Final
 import cbor2
 
 from epaxos.errors import Rejected, StorageError, Unknown
-from epaxos.session import RESULT_BYTES, Ended, Opening, SessionId, Stamp
+from epaxos.session import NOT_KEPT, RESULT_BYTES, Ended, Opening, SessionId, Stamp
 
 VERSION: Final = 1
 
@@ -119,7 +119,7 @@ class Sessions:
         session.raise_floor(stamp.floor)
         if stamp.number in session.executed:
             result = session.results.get(stamp.number)
-            return result if result is not None else Unknown("applied earlier; its result is not kept")
+            return result if result is not None else Unknown(NOT_KEPT)
         if session.fifo and stamp.number != session.executed.last + 1:
             return Rejected("out_of_order", f"number {stamp.number} follows {session.executed.last}: resubmit in order")
         session.executed.add(stamp.number)

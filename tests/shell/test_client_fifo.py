@@ -17,7 +17,7 @@ from epaxos.gateway.server import Gateway
 from epaxos.limits import LimitsConfig
 from epaxos.machines.kv import Kv
 from tests.conftest import ClusterText, MakeConfig
-from tests.shell.test_client_sessions import CLOSED, OPENED, Played, call, scripted
+from tests.shell.test_client_sessions import CLOSED, NOT_KEPT, OPENED, Played, call, scripted
 
 pytestmark = pytest.mark.trio
 
@@ -84,6 +84,25 @@ async def test_a_session_that_has_ended_leaves_no_gap(make_config: MakeConfig) -
                 await kv.incr("k")
             assert await kv.incr("k") == 1
     assert played.calls[-1][1] == call(1, 0, b"INCR", b"k")
+
+
+async def test_a_command_whose_result_is_not_kept_leaves_no_gap(
+    make_config: MakeConfig, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A command that only reads is asked again under another number."""
+    async with trio.open_nursery() as nursery:
+        lost = (None, NOT_KEPT, NOT_KEPT)
+        played = Played(make_config, nursery, scripted(*lost, b"$1\r\n1\r\n", *lost, b":2\r\n"))
+        async with played.client(fifo=True) as kv:
+            assert await kv.get("k") == b"1"
+            with pytest.raises(Unknown, match="its result is not kept"):
+                await kv.incr("k")
+            assert await kv.incr("k") == 2
+    read, write = (b"GET", b"k"), (b"INCR", b"k")
+    assert [words for _, words in played.calls] == [
+        *(call(1, 0, *read), call(1, 0, *read), call(1, 0, *QUESTION), call(2, 1, *read)),
+        *(call(3, 2, *write), call(3, 2, *write), call(3, 2, *QUESTION), call(4, 3, *write)),
+    ]
 
 
 async def test_there_is_no_order_without_a_session(make_config: MakeConfig) -> None:

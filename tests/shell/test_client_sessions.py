@@ -20,6 +20,7 @@ pytestmark = pytest.mark.trio
 Answer = Callable[[list[bytes]], bytes | None]
 """What a replica replies to the words of a command; None: it hangs up."""
 HANDLE = b"0.1.1"
+NOT_KEPT = b"-UNKNOWN applied earlier; its result is not kept: may or may not have been applied\r\n"
 OPENED = b"$5\r\n0.1.1\r\n"
 
 
@@ -289,6 +290,18 @@ async def test_a_session_that_ends_during_a_doubt_leaves_it_open(
         async with played.client() as kv:
             with pytest.raises(Unknown, match="the session ended"):
                 await kv.incr("k")
+
+
+async def test_a_result_that_is_not_kept_is_asked_for_no_more(
+    make_config: MakeConfig, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with trio.open_nursery() as nursery:
+        played = Played(make_config, nursery, scripted(None, NOT_KEPT, b":2\r\n"))
+        async with played.client() as kv:
+            with pytest.raises(Unknown, match="its result is not kept"):
+                await kv.incr("k")
+            assert await kv.incr("k") == 2
+    assert [name for name, _ in played.calls] == ["CA", "VA", "VA"], "which is no fault of the replica"
 
 
 async def test_asking_has_an_end(make_config: MakeConfig, autojump_clock: trio.testing.MockClock) -> None:
