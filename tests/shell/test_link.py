@@ -266,7 +266,7 @@ async def test_a_peer_that_is_too_busy_to_answer_is_alive_as_long_as_it_says_any
     autojump_clock: MockClock, network: LinkNetwork, nursery: trio.Nursery
 ) -> None:
     async def answer_twice(stream: trio.abc.Stream) -> None:
-        await greet(stream, hello(VA), lambda theirs: "")
+        await greet(stream, hello(VA), no_objection)
         reader = FrameReader(64)
         for _ in range(2):
             [frame] = reader.feed(await stream.receive_some(64))

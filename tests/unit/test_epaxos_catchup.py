@@ -47,6 +47,14 @@ def counting(asked: list[int]) -> Ask:
     return ask
 
 
+def arrives(catching_up: CatchUp, slot: int, size_bytes: int) -> None:
+    """A decision of lane 0, from replica 0."""
+    id_ = InstanceId(0, slot, 0)
+    catching_up.state.decided.add(id_)
+    catching_up.answered(0, id_)
+    catching_up.learned(id_, size_bytes)
+
+
 def test_a_link_that_comes_up_tells_how_far_the_others_are() -> None:
     cluster = behind()
     status = cluster.sites[2].protocol.status()
@@ -79,14 +87,13 @@ def test_only_so_much_is_asked_for_ahead_of_what_arrives() -> None:
     catching_up = CatchUp(state, counting(asked))
     state.highest[0] = 100 * STEP_IDS
     for _ in range(50):
-        catching_up.learned(0, InstanceId(0, 1, 1), 100)
+        catching_up.learned(InstanceId(0, 1, 1), 100)
     catching_up.begin(0, 100 * STEP_IDS)
     for _ in range(100):
         catching_up.step()
     assert sum(asked) == UNDER_WAY_MIN
     for slot in range(1, 11):
-        state.decided.add(InstanceId(0, slot, 0))
-        catching_up.learned(0, InstanceId(0, slot, 0), 100)
+        arrives(catching_up, slot, 100)
     catching_up.step()
     assert sum(asked) == UNDER_WAY_MIN + 10
 
@@ -98,14 +105,13 @@ def test_whoever_learns_fast_asks_for_more_ahead() -> None:
     catching_up = CatchUp(state, counting(asked))
     state.highest[0] = 100 * STEP_IDS
     for _ in range(50):
-        catching_up.learned(0, InstanceId(0, 1, 1), 100)
+        catching_up.learned(InstanceId(0, 1, 1), 100)
     catching_up.begin(0, 100 * STEP_IDS)
     told = 0
     for _ in range(60):
         state.now = Now(state.now.mono_us + STEP_US, 0)
         for slot in range(told + 1, sum(asked) + 1):
-            state.decided.add(InstanceId(0, slot, 0))
-            catching_up.learned(0, InstanceId(0, slot, 0), 100)
+            arrives(catching_up, slot, 100)
         told = sum(asked)
         catching_up.step()
     for _ in range(100):
@@ -120,10 +126,9 @@ def test_no_more_is_asked_for_at_a_time_than_an_answer_holds() -> None:
     catching_up = CatchUp(state, counting(asked))
     state.highest[0] = 100 * STEP_IDS
     for _ in range(50):
-        catching_up.learned(0, InstanceId(0, 1, 1), 100)
+        catching_up.learned(InstanceId(0, 1, 1), 100)
     catching_up.begin(0, 100 * STEP_IDS)
-    state.decided.add(InstanceId(0, 1, 0))
-    catching_up.learned(0, InstanceId(0, 1, 0), ANSWER_BYTES_MAX // 3)
+    arrives(catching_up, 1, ANSWER_BYTES_MAX // 3)
     catching_up.step()
     assert asked == [STEP_IDS, 2]
 
@@ -242,6 +247,23 @@ def test_what_an_answer_has_overtaken_is_asked_for_in_another_way() -> None:
         cluster.turn(2, Receive(peer=0, message=message))
     assert protocol.query.catching_up.has_its_turn(behind_it.id)
     assert not protocol.query.catching_up.has_its_turn(lost.id)
+
+
+def test_answers_that_somebody_else_was_faster_with_are_answers() -> None:
+    """What is behind them on that link is still on its way: it is neither asked for in another way nor recovered."""
+    cluster = behind()
+    cluster.wait(RETRY_US)
+    query = cluster.sites[2].protocol.query
+    cluster.pass_on(CommitQuery, source=2, target=0)
+    *come, behind_them = (flight.message for flight in cluster.pick(Commit, source=0))
+    cluster.drop(Commit, source=0)
+    for message in come:
+        cluster.turn(2, Receive(peer=1, message=message))
+    for message in come:
+        assert not query.catching_up.is_silent(0)
+        cluster.now_us += FLOWING_US - 1
+        cluster.turn(2, Receive(peer=0, message=message))
+        assert query.catching_up.has_its_turn(behind_them.id)
 
 
 ALL_LANES = CommitQuery(epoch=0, ranges=(SlotRange(1, 1, MAX_SLOT), SlotRange(2, 1, MAX_SLOT)), fresh=True)

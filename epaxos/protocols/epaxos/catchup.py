@@ -175,19 +175,22 @@ class CatchUp:
     def _patience_us(self) -> int:
         return max(FLOWING_US, 2 * self.state.round_trip_us())
 
-    def learned(self, peer: ReplicaId, id_: InstanceId, size_bytes: int) -> None:
-        """A decision came by a message, with a payload of so many bytes."""
+    def answered(self, peer: ReplicaId, id_: InstanceId) -> None:
+        """A decision came by a message, known or not: somebody else may have been faster, and what was asked for still
+        comes behind it."""
         lane, slot = id_.lane, id_.slot
-        self._size_bytes = max(size_bytes, self._size_bytes * 7 // 8)
-        if slot > self._asked[lane]:
-            return
-        self._count += 1
-        self._measure()
-        if peer == self._whom[lane]:
+        if slot <= self._asked[lane] and peer == self._whom[lane]:
             self._answered_us[peer] = self.state.now.mono_us
             under_way = self._under_way[lane]
             while under_way and under_way[0] <= slot:
                 under_way.popleft()
+
+    def learned(self, id_: InstanceId, size_bytes: int) -> None:
+        """It was new, with a payload of so many bytes."""
+        self._size_bytes = max(size_bytes, self._size_bytes * 7 // 8)
+        if id_.slot <= self._asked[id_.lane]:
+            self._count += 1
+            self._measure()
 
     # -- for people
 

@@ -235,11 +235,12 @@ class EPaxos(Protocol):
         self._maybe_chosen(self.state.live.get(message.id))
 
     def _commit(self, peer: ReplicaId, message: Commit) -> None:
+        self.query.catching_up.answered(peer, message.id)
         instance = accept.on_commit(self.state, message)
         if instance is not None:
             payload = instance.batch if message.payload is None else message.payload
             assert payload is not None
-            self.query.catching_up.learned(peer, instance.id, len(payload.data) if isinstance(payload, Batch) else 0)
+            self.query.catching_up.learned(instance.id, len(payload.data) if isinstance(payload, Batch) else 0)
             self.state.commit(instance, payload, message.dep)
             self._decided(instance)
             if self.lead.waits:
