@@ -1,7 +1,7 @@
 """Run seeds in a process in which some lines of the package say something else.
 
     python sabotage.py '{"edits": [[module, old, new], …], "seeds": [first, last], "n": 5, "where": "seeds",
-                         "protocol": "epaxos"}'
+                         "inside": false, "protocol": "epaxos"}'
 
 Run as a script, so that the edits are in place before anything of `epaxos` is imported. The first violation, or the
 end of the seeds, is printed as one line of JSON. `mutants/hunt.py` is the other end.
@@ -76,12 +76,12 @@ Verdict = tuple[int | None, str | None]
 
 
 def _seeds(task: dict[str, Any], first: int, last: int) -> Verdict:
-    from epaxos.testing.invariants import OUTSIDE
+    from epaxos.testing.invariants import ALL, OUTSIDE
     from epaxos.testing.loop import KV
     from epaxos.testing.seeds import run_seed, spare_collector
 
     spare_collector()
-    play = KV._replace(invariants=OUTSIDE)
+    play = KV._replace(invariants=ALL if task["inside"] else OUTSIDE)
     for seed in range(first, last + 1):
         result = run_seed(seed, protocol=task["protocol"], n=task["n"], play=play)
         if result.violations:

@@ -2,7 +2,7 @@
 
 A simulator that lets one live is not yet a simulator. `epaxos mutants` hunts them; each dies by what a run looks like
 from outside (agreement, order, linearizability, durability, liveness, a replica that stops), never by an invariant of
-the protocol's inside, which may stand right beside the sabotage.
+the protocol's inside, which may stand right beside the sabotage. The few that show outside too rarely say so.
 
 `epaxos.py` and `raft.py` hold the bugs of a protocol, `recovery.py` those that die in the walks of the model,
 `engine.py` and `sessions.py` those of what all protocols run on.

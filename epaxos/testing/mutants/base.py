@@ -18,6 +18,9 @@ class Mutant:
     """The edit is in a pure twin, so the compiled one must not be used."""
     where: Literal["seeds", "walks"] = "seeds"
     """What it is hunted in: seeds of whole engines, or random walks of the model."""
+    inside: bool = False
+    """Does it die by what only an invariant of the protocol's inside sees (`Invariant.inside`), since what it leads to
+    outside takes more seeds than anybody runs?"""
     protocol: str = "epaxos"
     n: int = 5
     quick: bool = False

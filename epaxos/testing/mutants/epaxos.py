@@ -98,6 +98,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
                 "        state.send((peer,), evidence(state, instance), 0)\n    elif",
             ),
         ),
+        inside=True,
     ),
     Mutant(
         name="forgotten-vote",
@@ -111,6 +112,19 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
                 "        state.send(state.others, _vote_message(instance), 0)",
             ),
         ),
+        inside=True,
+    ),
+    Mutant(
+        name="own-vote-at-once",
+        story="a replica counts its own vote before its disk knows of it (1.6)",
+        edits=(
+            (
+                _EPAXOS + "vote",
+                "    mark = state.save(instance)\n",
+                "    mark = state.save(instance)\n    _count(instance, ballot, instance.nop, dep, state.me)\n",
+            ),
+        ),
+        n=3,
     ),
     Mutant(
         name="small-slow-quorum",
@@ -273,6 +287,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
                 "return int(self.phase), self.abal, self.abal,",
             ),
         ),
+        inside=True,
     ),
     Mutant(
         name="given-up-for-good",

@@ -48,6 +48,7 @@ def hunt(mutant: Mutant, *, first: int, seeds_max: int) -> Hunt:
         "seeds": [first, first + tries - 1],
         "n": mutant.n,
         "where": mutant.where,
+        "inside": mutant.inside,
         "protocol": mutant.protocol,
     }
     found = _sabotaged(mutant, task)

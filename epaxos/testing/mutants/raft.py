@@ -9,10 +9,12 @@ from epaxos.testing.mutants.base import Mutant
 _RAFT: Final = "epaxos.protocols.raft."
 
 
-def _raft(name: str, story: str, *edits: tuple[str, str, str], n: int = 5, quick: bool = False) -> Mutant:
+def _raft(
+    name: str, story: str, *edits: tuple[str, str, str], n: int = 5, quick: bool = False, inside: bool = False
+) -> Mutant:
     """A mutant of `protocols/raft`; edits name their module without the package."""
-    inside = tuple((_RAFT + module, old, new) for module, old, new in edits)
-    return Mutant(name=name, story=story, edits=inside, protocol="raft", n=n, quick=quick)
+    whole = tuple((_RAFT + module, old, new) for module, old, new in edits)
+    return Mutant(name=name, story=story, edits=whole, protocol="raft", n=n, quick=quick, inside=inside)
 
 
 RAFT: Final[tuple[Mutant, ...]] = (
@@ -24,12 +26,14 @@ RAFT: Final[tuple[Mutant, ...]] = (
             "Vote(term=term, granted=granted, pre=message.pre))",
             "Vote(term=term, granted=granted, pre=message.pre), 0)",
         ),
+        n=3,
     ),
     _raft(
         "raft-votes-again",
         "a restarted replica remembers its term and not its vote, and votes again in the same term",
         ("state", "return term, None if vote < 0 else vote", "return term, None"),
         n=3,
+        inside=True,
     ),
     _raft(
         "raft-vote-counted-twice",
@@ -83,6 +87,7 @@ RAFT: Final[tuple[Mutant, ...]] = (
         "an entry of an earlier term is committed because a majority holds it (Figure 8)",
         ("lead", "if index > state.commit and state.log.term(index) == state.term:", "if index > state.commit:"),
         quick=True,
+        inside=True,
     ),
     _raft(
         "raft-append-before-saving",
@@ -98,6 +103,7 @@ RAFT: Final[tuple[Mutant, ...]] = (
         "the leader counts its own copy of an entry before its disk has it",
         ("lead", "held = sorted((state.log.durable, *", "held = sorted((state.log.last, *"),
         n=3,
+        inside=True,
     ),
     _raft(
         "raft-everybody-is-asked",
@@ -105,6 +111,7 @@ RAFT: Final[tuple[Mutant, ...]] = (
         ("elect", "        self._campaign(pre=True)\n", "        self._campaign(pre=False)\n"),
         ("elect", "if message.term > state.term and not message.transfer and self._leader_lives():", "if False:"),
         quick=True,
+        inside=True,
     ),
     _raft(
         "raft-batch-twice",
