@@ -32,7 +32,8 @@ test: $(STAMP)  ## every test; the fast ones once more in pure Python; seeds of 
 	EPAXOS_PURE=1 $(TESTS) -q tests/unit -m "not slow" $(ARGS)
 	$(BIN)/epaxos sim --seeds 1..1000 --jobs 2
 	$(TESTS) -m "not field" $(ARGS)
-	$(FIELD) -m field $(ARGS)
+	$(FIELD) -m "field and not alone" $(ARGS)
+	$(BIN)/python -m pytest -m alone $(ARGS)
 
 lint: $(STAMP)  ## ruff, mypy and cython-lint: no finding is let through
 	$(BIN)/ruff check .

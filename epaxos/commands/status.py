@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -105,7 +105,7 @@ def table(found: list[Status]) -> str:
     columns = [
         Column("replica", right=False),
         Column("protocol", right=False),
-        Column("leader", right=False),
+        *([Column("leader", right=False)] if _leads(found) else []),
         Column("up\ns"),
         Column("peers\nup"),
         Column("executed"),
@@ -121,19 +121,23 @@ def table(found: list[Status]) -> str:
         Column("syncs"),
         Column("longest\nms"),
     ]
-    names = [each["name"] for each in found]
-    rows = [_row(each, names) for each in found if "error" not in each]
+    rows = [_row(each, found) for each in found if "error" not in each]
     silent = [f"{each['name']}: {each['error']}" for each in found if "error" in each]
     return "\n".join([*([render(columns, rows)] if rows else []), *silent])
 
 
-def _row(status: Status, names: Sequence[str]) -> list[str]:
+def _leads(found: list[Status]) -> bool:
+    """Is there such a thing as a leader?"""
+    return any("leader" in each.get("detail", ()) for each in found)
+
+
+def _row(status: Status, found: list[Status]) -> list[str]:
     leader = status["detail"].get("leader")
     peers = status["peers"].values()
     return [
         status["name"],
         status["protocol"],
-        ABSENT if leader is None else names[leader],
+        *([ABSENT if leader is None else found[leader]["name"]] if _leads(found) else []),
         f"{status['up_s']:.0f}",
         f"{sum(peer['up'] for peer in peers)}/{len(peers)}",
         *(str(status[name]) for name in ("executed", "behind")),

@@ -99,6 +99,7 @@ def test_failover_shows_both_protocols_through_the_death_of_a_site_and_of_the_le
     assert lost == [], "EPaxos answers at the other sites whoever is dead"
 
 
+@pytest.mark.alone
 def test_throughput_counts_what_clients_of_both_protocols_get(tmp_path: Path) -> None:
     out = tmp_path / "throughput.json"
     said = invoke("throughput", "--clients", "1,6", "--seconds", "0.5", "--conflict", "5", "--out", str(out))

@@ -22,6 +22,7 @@ from topology import bounds, load
 pytestmark = [
     pytest.mark.field,
     pytest.mark.netns,
+    pytest.mark.alone,
     pytest.mark.skipif(os.geteuid() != 0, reason="a user-mode Linux is started as root"),
 ]
 
