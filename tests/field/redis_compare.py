@@ -196,7 +196,7 @@ def _transaction(comparison: Comparison, stream: Stream, at: int, other: int) ->
 def _ordered(words: Words) -> bool:
     """Can its reply be compared inside another, and may it stand in a transaction here?"""
     name = words[0].lower()
-    alone = name in (b"auth", b"hello") or words[:2] == (b"client", b"setname")
+    alone = name in (b"auth", b"hello") or (name, *words[1:2]) == (b"client", b"setname")
     return name not in _SETS | _HASHES | _WHOLE | {b"spop", b"randomkey", b"wait"} and not alone
 
 
