@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NoReturn
@@ -517,17 +516,15 @@ def status(
     from epaxos.commands import status as module
 
     found, console = Config.load(config_path, overrides), Console(as_json)
-    if at is not None:
-        found = replace(found, replicas=(found.replica(at),))
     if prometheus:
         if at is None or watch or wait_s is not None:
             raise click.UsageError("--prometheus gives the figures of one replica, once: name it with --at")
-        return module.metrics(found, console)
+        return module.metrics(found, console, at)
     if wait_s is None:
-        return trio.run(partial(module.show, found, console, watch=watch))
+        return trio.run(partial(module.show, found, console, at=at, watch=watch))
     if watch:
         raise click.UsageError("--wait ends when all is well, --watch never: choose one")
-    return trio.run(module.wait, found, console, wait_s)
+    return trio.run(partial(module.wait, found, console, wait_s, at=at))
 
 
 @cli.command()

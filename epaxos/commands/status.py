@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -28,23 +28,25 @@ Status = dict[str, Any]
 """What one replica says of itself; for one that does not answer its `name` and the `error`."""
 
 
-async def show(config: Config, console: Console, *, watch: bool) -> int:
-    """Ask every replica and show the answers, again and again with `watch`. The exit code: did anybody answer?"""
+async def show(config: Config, console: Console, *, at: str | None, watch: bool) -> int:
+    """Ask every replica, or the one `at` names, and show the answers, again and again with `watch`. The exit code: did
+    anybody answer?"""
     while True:
-        found = await gather(config)
+        found = await gather(config, at)
         clear = _CLEAR if watch and not console.as_json and sys.stdout.isatty() else ""
-        console.result(found, clear + table(found))
+        console.result(found, clear + table(found, config.names))
         if not watch:
             return EXIT_DONE if any("error" not in each for each in found) else EXIT_FAILED
         await trio.sleep(WATCH_EVERY_S)
 
 
-async def wait(config: Config, console: Console, within_s: float) -> int:
-    """Ask until all is well with every replica, then show the answers. The exit code: was it, in time?"""
+async def wait(config: Config, console: Console, within_s: float, *, at: str | None) -> int:
+    """Ask until all is well with every replica, or the one `at` names, then show the answers. The exit code: was it, in
+    time?"""
     deadline_s = trio.current_time() + within_s
     wanted = 0
     while True:
-        found = await gather(config)
+        found = await gather(config, at)
         missing = list(_apart(found))
         if not missing:
             wanted = wanted or max(each["executed"] for each in found)  # there is always more: what was at first counts
@@ -55,7 +57,7 @@ async def wait(config: Config, console: Console, within_s: float) -> int:
             ]
         if not missing or trio.current_time() >= deadline_s:
             console.progress_done()
-            console.result(found, table(found))
+            console.result(found, table(found, config.names))
             for each in missing:
                 console.warn(f"after {within_s:g} s: {each}")
             return EXIT_FAILED if missing else EXIT_DONE
@@ -75,37 +77,40 @@ def _apart(found: list[Status]) -> Iterator[str]:
             yield f"{status['name']} has no link to {' '.join(lost)}"
 
 
-def metrics(config: Config, console: Console) -> int:
-    """Show the figures of the one replica of `config` in Prometheus's text format; the exit code. Raises as `ask`."""
-    text = byhand.ask(config, None, ("EPAXOS", "METRICS"), timeout_s=ANSWER_WITHIN_S).rstrip("\n")
+def metrics(config: Config, console: Console, at: str) -> int:
+    """Show the figures of this replica in Prometheus's text format; the exit code. Raises as `ask`."""
+    text = byhand.ask(config, at, ("EPAXOS", "METRICS"), timeout_s=ANSWER_WITHIN_S).rstrip("\n")
     console.result(text, text)
     return EXIT_DONE
 
 
-async def gather(config: Config) -> list[Status]:
-    """The status of every replica, in the order of the file; those that do not answer in time say why."""
-    found: list[Status] = [{"name": name, "error": "no answer"} for name in config.names]
+async def gather(config: Config, at: str | None) -> list[Status]:
+    """The status of every replica, or of the one `at` names, in the order of the file; those that do not answer in time
+    say why."""
+    asked = config.replicas if at is None else (config.replica(at),)
+    found: list[Status] = [{"name": replica.name, "error": "no answer"} for replica in asked]
 
-    async def ask(at: int) -> None:
+    async def ask(row: int) -> None:
         try:
-            async with Client(replace(config, replicas=(config.replicas[at],)), retry_ms=0) as client:
-                found[at] = json.loads(await client.execute("EPAXOS", "STATUS"))
+            async with Client(replace(config, replicas=(asked[row],)), retry_ms=0) as client:
+                found[row] = json.loads(await client.execute("EPAXOS", "STATUS"))
         except EpaxosError as error:
-            found[at]["error"] = str(error)
+            found[row]["error"] = str(error)
 
     with trio.move_on_after(ANSWER_WITHIN_S):
         async with trio.open_nursery() as nursery:
-            for at in range(config.n):
-                nursery.start_soon(ask, at)
+            for row in range(len(asked)):
+                nursery.start_soon(ask, row)
     return found
 
 
-def table(found: list[Status]) -> str:
-    """For people."""
+def table(found: list[Status], names: Sequence[str]) -> str:
+    """For people. `names` are those of all replicas, by id."""
+    led = any("leader" in each.get("detail", ()) for each in found)
     columns = [
         Column("replica", right=False),
         Column("protocol", right=False),
-        *([Column("leader", right=False)] if _leads(found) else []),
+        *([Column("leader", right=False)] if led else []),
         Column("up\ns"),
         Column("peers\nup"),
         Column("executed"),
@@ -121,23 +126,19 @@ def table(found: list[Status]) -> str:
         Column("syncs"),
         Column("longest\nms"),
     ]
-    rows = [_row(each, found) for each in found if "error" not in each]
+    rows = [_row(each, names if led else ()) for each in found if "error" not in each]
     silent = [f"{each['name']}: {each['error']}" for each in found if "error" in each]
     return "\n".join([*([render(columns, rows)] if rows else []), *silent])
 
 
-def _leads(found: list[Status]) -> bool:
-    """Is there such a thing as a leader?"""
-    return any("leader" in each.get("detail", ()) for each in found)
-
-
-def _row(status: Status, found: list[Status]) -> list[str]:
+def _row(status: Status, names: Sequence[str]) -> list[str]:
+    """With the name of the leader, unless there are no `names`."""
     leader = status["detail"].get("leader")
     peers = status["peers"].values()
     return [
         status["name"],
         status["protocol"],
-        *([ABSENT if leader is None else found[leader]["name"]] if _leads(found) else []),
+        *([ABSENT if leader is None else names[leader]] if names else []),
         f"{status['up_s']:.0f}",
         f"{sum(peer['up'] for peer in peers)}/{len(peers)}",
         *(str(status[name]) for name in ("executed", "behind")),

@@ -283,12 +283,16 @@ async def test_at_rest_all_that_is_known_has_executed(alone: Config, protocol: s
 async def test_under_raft_commands_are_counted_too_and_status_says_who_leads(alone: Config, tmp_path: Path) -> None:
     config = replace(alone, protocol="raft")
     async with epaxos.open_replica(config, "CA", Register(), data=tmp_path) as replica:
-        assert table([replica.status()]).splitlines()[-1].split()[:3] == ["CA", "raft", ABSENT]
+        assert table([replica.status()], config.names).splitlines()[-1].split()[:3] == ["CA", "raft", ABSENT]
         await replica.propose(b"a=1", writes=[b"a"])
         assert 'epaxos_commands_total{path="log"} 1\n' in replica.prometheus()
         found = replica.status()
-    row = table([found]).splitlines()[-1].split()
+    row = table([found], config.names).splitlines()[-1].split()
     assert row[:3] == ["CA", "raft", "CA"] and "0.0 %" not in " ".join(row), "no command had a fast path to miss"
+    other = {**found, "detail": {**found["detail"], "leader": 2}}
+    assert table([other], ("CA", "VA", "IR")).splitlines()[-1].split()[:3] == ["CA", "raft", "IR"], (
+        "asked of one replica"
+    )
 
 
 async def test_a_log_that_traces_has_what_the_protocol_notes(alone: Config, tmp_path: Path) -> None:
