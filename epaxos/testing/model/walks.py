@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from epaxos.ids import InstanceId
 from epaxos.messages import Message
@@ -130,15 +130,6 @@ def _until_broken(results: Iterator[Summary]) -> Iterator[Summary]:
             return
 
 
-class _Chances(NamedTuple):
-    """What could happen by itself."""
-
-    timers: list[tuple[int, Event]]
-    """(replica, that one of its timers fires)"""
-    recoveries: list[tuple[int, list[InstanceId]]]
-    """(replica, what it could recover), never empty"""
-
-
 class Walk:
     """One walk."""
 
@@ -176,7 +167,9 @@ class Walk:
         """(kind, id, ballot) -> (rate of loss, how likely to come late)"""
         self.late: list[tuple[int, int, Message]] = []
         self.reckoning = False
-        self._chances: _Chances | None = None
+        # What there is to choose from, until somebody moves: most looks find nothing new.
+        self._due: list[tuple[int, Event]] | None = None
+        self._recoverable: dict[int, list[InstanceId]] = {}
 
     def _plan(self) -> list[tuple[int, int]]:
         """(replica, which of its batches) of the commands, most of them in conflict."""
@@ -197,56 +190,53 @@ class Walk:
         for at in range(_MOVES_MAX):
             if at in self.silences:
                 self.silent.add(self.silences[at])
-                self._chances = None
-            if self.late and (rng.random() < _LATE_COMES or not (self.under_way or self._more_can_happen())):
+                self._due = None
+            if self.late and rng.random() < _LATE_COMES:
                 self.under_way.append(self.late.pop(rng.randrange(len(self.late))))
             if self.under_way and rng.random() > self.alone:
                 self._deliver(-1 if self.brisk else int(rng.random() * len(self.under_way)))
-            elif self._more_can_happen():
-                self._something()
-            elif not self.under_way:
+            elif not self._something() and not self.under_way and not self.late:
                 break
         self._reckon()
         found = self.judge.judge([Facts.of(said) for said in self.said])
         decided.update("nop" if payload is None else "value" for payload, _ in found.values())
 
-    def _more_can_happen(self) -> bool:
-        """Besides deliveries?"""
-        return bool(self.submits or self.crashing is not None or any(self._look()))
-
-    def _something(self) -> None:
-        """A submission, a timer, a recovery, a crash, or nothing this time."""
+    def _something(self) -> bool:
+        """A submission, a timer, a recovery, a crash; False when nothing of the kind is left."""
         rng = self.rng
-        if self.submits and rng.random() < self.eager:
+        draw = rng.random()
+        if self.submits and draw < self.eager:
             lane, which = self.submits.pop(0)
             if lane not in self.silent:
                 self._take(lane, Submit(self.scope.lanes[lane][which]))
-            return
-        draw, chances = rng.random(), self._look()
-        if chances.timers and draw < 0.55:
-            self._take(*rng.choice(chances.timers))
-        elif chances.recoveries and draw < 0.9:
-            who, ids = rng.choice(chances.recoveries)
-            self.recoveries -= 1
-            self.recovered += 1
-            self._take(who, Recover(rng.choice(ids)))
+            return True
+        draw = rng.random()
+        if self._due is None:
+            self._due = self._timers(i for i in range(self.n) if i not in self.silent)
+        timers = self._due
+        if timers and draw < 0.55:
+            self._take(*rng.choice(timers))
+        elif self.recoveries and draw < 0.9:
+            self._recover()
         elif self.crashing is not None and draw < 0.95:
             self._crash(self.crashing)
-
-    def _look(self) -> _Chances:
-        """What could happen, which only a move changes, or a silence."""
-        if self._chances is None:
-            recoverers = [who for who in self.recoverers if who not in self.silent] if self.recoveries else []
-            could = [(who, self._recoverable(who)) for who in recoverers]
-            timers = self._timers(i for i in range(self.n) if i not in self.silent)
-            self._chances = _Chances(timers, [(who, ids) for who, ids in could if ids])
-        return self._chances
-
-    def _recoverable(self, who: int) -> list[InstanceId]:
-        return [i for i in self.sites[who].protocol.recoverable() if self.victim is None or i.lane == self.victim]
+        else:
+            return bool(self.submits or timers or self.recoveries)
+        return True
 
     def _timers(self, where: Iterable[int]) -> list[tuple[int, Event]]:
         return [(i, Fire(timer)) for i in where for timer in sorted(self.sites[i].timers)]  # type: ignore[type-var]
+
+    def _recover(self) -> None:
+        who = self.rng.choice(self.recoverers)
+        choices = self._recoverable.get(who)
+        if choices is None:
+            all_ids = self.sites[who].protocol.recoverable()
+            choices = self._recoverable[who] = [i for i in all_ids if self.victim is None or i.lane == self.victim]
+        self.recoveries -= who in self.silent or bool(choices)
+        if choices and who not in self.silent:
+            self.recovered += 1
+            self._take(who, Recover(self.rng.choice(choices)))
 
     def _crash(self, who: int) -> None:
         self.crashing = None
@@ -269,7 +259,8 @@ class Walk:
             self._take(target, Deliver(source, message))
 
     def _take(self, who: int, event: Event) -> None:
-        self._chances = None
+        self._due = None
+        self._recoverable.clear()
         self.way.append(Move(who, event))
         said = self.said[who]
         for target, what in self.sites[who].take(event):
