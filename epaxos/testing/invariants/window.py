@@ -16,6 +16,7 @@ class Window(Invariant):
 
     name = "window"
     reason = "Only so is every closure finite: otherwise a command may wait for ever for those that come after it."
+    inside = True
     messages = (PreAccept,)
 
     def __init__(self, record: Record) -> None:

@@ -78,6 +78,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
         story="a coordinator submits while any number of its own commands is not executed (4.4, I19)",
         edits=((_EPAXOS + "lead", "max(0, self.state.window - len(self._unexecuted))", "1 << 20"),),
         quick=True,
+        inside=True,
     ),
     Mutant(
         name="forgotten-fast-commit",
