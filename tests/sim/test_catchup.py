@@ -89,8 +89,8 @@ def test_the_status_of_a_replica_says_how_many_are_left_and_how_fast_it_goes() -
         "execute_us": {"count": 0},
         "disk": {"syncs": 1, "sync_us_max": 900, "used_bytes": 12_340_000},
     }
-    away = table([status | {"detail": {"catching_up": {"missing": 19_204, "per_s": 3_100}}}])
+    away = table([status | {"detail": {"catching_up": {"missing": 19_204, "per_s": 3_100}}}], ["JP"])
     assert "19204 (3100/s)" in away
     assert "12.3" in away
-    assert "19204" in table([status | {"detail": {"catching_up": {"missing": 19_204, "per_s": 0}}}])
-    assert "learn" in table([status | {"detail": {}}])
+    assert "19204" in table([status | {"detail": {"catching_up": {"missing": 19_204, "per_s": 0}}}], ["JP"])
+    assert "learn" in table([status | {"detail": {}}], ["JP"])

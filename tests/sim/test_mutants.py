@@ -39,7 +39,7 @@ def test_quick_mutants_die(mutant: Mutant) -> None:
 
 def test_hardly_any_mutant_needs_an_invariant_of_the_inside() -> None:
     """A figure that must not grow unseen: one that shows outside is worth more."""
-    assert sum(mutant.inside for mutant in MUTANTS) <= 8
+    assert sum(mutant.inside for mutant in MUTANTS) <= 9
 
 
 def test_mutants_are_chosen_by_name_and_protocol_and_an_unknown_one_is_refused() -> None:

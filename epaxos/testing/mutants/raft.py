@@ -27,6 +27,7 @@ RAFT: Final[tuple[Mutant, ...]] = (
             "Vote(term=term, granted=granted, pre=message.pre), 0)",
         ),
         n=3,
+        inside=True,
     ),
     _raft(
         "raft-votes-again",
