@@ -284,7 +284,10 @@ def _seed_range(context: click.Context, option: click.Parameter, text: str | Non
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Run one seed and show what it drew.")
 @click.option("--trace", is_flag=True, help="With --seed: print every event.")
 @click.option(
-    "--shrink", is_flag=True, help="With --seed: leave out commands and kinds of fault for as long as it still fails."
+    "--shrink",
+    is_flag=True,
+    help="With --seed: leave out commands, kinds of fault, and at last single events, for as long as it still fails;"
+    " what is left is told as a scenario file.",
 )
 @click.option("--without", multiple=True, metavar="KIND", help="With --seed: leave out this kind of fault.")
 @click.option(

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from epaxos.console import EXIT_FAILED, Console
 from epaxos.errors import ConfigError
 from epaxos.testing.faults import KINDS
+from epaxos.testing.reading import ScenarioError
+from epaxos.testing.retelling import retold
 from epaxos.testing.seeds import SEEDS_A_JOB, SeedResult, run_seed, run_seeds, setting, spare_collector
-from epaxos.testing.shrinking import shrink
+from epaxos.testing.shrinking import Shrunk, shrink
 from epaxos.testing.summary import Summary
 
 
@@ -57,7 +59,9 @@ def one(
         console.say(
             f"the smallest of {small.runs} runs: {small.commands} commands, {len(small.result.faults)} kinds of fault"
         )
-        result = small.result
+        scenario = _retold(small, console)
+        console.result({**_as_json(small.result), "scenario": scenario}, _described(small.result, scenario))
+        return EXIT_FAILED
     console.result(_as_json(result), _described(result))
     return _verdict(bool(result.violations), console)
 
@@ -66,13 +70,24 @@ def _as_json(result: SeedResult) -> dict[str, object]:
     return {**asdict(result), "cells": {str(cell): count for cell, count in sorted(result.cells.items())}}
 
 
-def _described(result: SeedResult) -> str:
+def _retold(small: Shrunk, console: Console) -> str | None:
+    try:
+        scenario = retold(small, console.progress)
+    except ScenarioError as error:
+        scenario = None
+        console.say(f"there is no scenario file of it: {error}")
+    console.progress_done()
+    return scenario
+
+
+def _described(result: SeedResult, scenario: str | None = None) -> str:
     return "\n".join(
         [
             f"seed {result.seed}, {result.protocol} n={result.n}: {', '.join(result.faults)}",
             f"{result.commands} commands, {result.lives} lives, {result.steps} protocol steps, "
             f"{result.messages} messages, {result.sim_us / 1e6:.1f} simulated seconds; trace {result.trace_hash}",
             *(result.violations or ("no violation",)),
+            *(() if scenario is None else ("as a scenario file (see docs/how-to/write-a-scenario.md):", "", scenario)),
         ]
     )
 

@@ -8,15 +8,17 @@ happens, use the simulator (`seeds.py`) instead.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from epaxos import submission
 from epaxos.command import READ, Command, Entry, Payload
 from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import Rejected, Unknown
-from epaxos.execution.interface import Group
+from epaxos.execution.interface import Executor, Group
 from epaxos.ids import InstanceId, ReplicaId
+from epaxos.machines.interface import BatchMachine
 from epaxos.machines.kv import Op, PyKv
 from epaxos.messages import Message
 from epaxos.packing import encode_run
@@ -35,10 +37,11 @@ from epaxos.protocols.interface import (
 from epaxos.protocols.registry import build
 from epaxos.storage.memory import MemoryDisk
 from epaxos.submission import Cancel, Limits, Submit
+from epaxos.testing.forks import Forks
 from epaxos.testing.watched import WatchedExecutor
 
-SECRET: Final = bytes(16)
-"""Hashes the keys of every by-hand cluster."""
+SECRET: Final = bytes(range(16))
+"""Hashes the keys of every simulated cluster."""
 FOREVER_US: Final = 10**15
 RETRY_US: Final = 100_000
 """`ProtocolConfig.retry_us` unless the cluster is made with another."""
@@ -98,7 +101,8 @@ class Site:
 
 
 class ByHand:
-    """`n` sites. Disks sync at once unless `hold_disk` names a site."""
+    """`n` sites. Disks sync at once unless `hold_disk` names a site; what arrives is taken at once unless `hold_turns`
+    does."""
 
     def __init__(
         self,
@@ -108,16 +112,22 @@ class ByHand:
         protocol: str = "epaxos",
         retry_us: int = RETRY_US,
         preferred: ReplicaId | None = None,
+        eager: bool = False,
+        chance: int | None = None,
         **limits: int,
     ) -> None:
-        """`limits` are those of `submission.Limits`. Raises ConfigError for a protocol that is not in the registry."""
+        """`limits` are those of `submission.Limits`. With `chance`, the protocols draw what they draw in the simulator
+        with that seed. Raises ConfigError for a protocol that is not in the registry.
+        """
         self.n = n
         self.window = window
         self.protocol = protocol
         self.retry_us = retry_us
         self.preferred = preferred
-        self.limits = Limits(**limits)
-        self.now_us = 1_000
+        self.eager = eager
+        self._forks = None if chance is None else Forks(chance)
+        self.limits = Limits(window=window, **limits)
+        self.now_us = 10**9  # no clock begins at nought: its machine has been up for a while
         self.ahead_us = [0] * n
         """How far the clock of each site is ahead of `now_us`; only `wake` moves one by itself."""
         self.flights: list[Flight] = []
@@ -125,30 +135,49 @@ class ByHand:
         self.decided: dict[InstanceId, dict[tuple[Payload, Order], set[ReplicaId]]] = {}
         """Every decision that a site ever acted on, in any of its lives."""
         self.hold_disk: set[ReplicaId] = set()
+        self.hold_turns: set[ReplicaId] = set()
+        self.inbox: list[list[Input]] = [[] for _ in range(n)]
+        """What the sites have not taken yet whose turns are held."""
         self.sites = [self._site(i, MemoryDisk(), 1) for i in range(n)]
         for i in range(n):
             self.turn(i)
 
     def _site(self, i: ReplicaId, disk: MemoryDisk, incarnation: int) -> Site:
         machine = PyKv()
-        config = ProtocolConfig(me=i, n=self.n, window=self.window, retry_us=self.retry_us, preferred=self.preferred)
-        protocol, executor = build(self.protocol, config, random.Random(i), disk)
+        config = ProtocolConfig(
+            me=i,
+            n=self.n,
+            window=self.window,
+            retry_us=self.retry_us,
+            preferred=self.preferred,
+            eager=self.eager,
+        )
+        rng = random.Random(i) if self._forks is None else self._forks[f"core.{i}"]
+        protocol, executor = build(self.protocol, config, rng, disk)
         groups: list[Group] = []
 
         def decided(id_: InstanceId, payload: Payload, order: Order) -> None:
             self.decided.setdefault(id_, {}).setdefault((payload, order), set()).add(i)
 
+        watched = WatchedExecutor(executor, decided=decided, executed=groups.extend)
+        lent = self.lend(i, incarnation, watched, machine)
         engine = Engine(
             me=i,
             n=self.n,
             incarnation=incarnation,
             protocol=protocol,
-            executor=WatchedExecutor(executor, decided=decided, executed=groups.extend),
-            machine=machine,
+            executor=lent[0],
+            machine=lent[1],
             log=disk,
             limits=self.limits,
         )
         return Site(engine, disk, machine, incarnation, groups=groups)
+
+    def lend(
+        self, i: ReplicaId, incarnation: int, executor: Executor, machine: BatchMachine
+    ) -> tuple[Executor, BatchMachine]:
+        """What a new life of site `i` works with: these, or others around them."""
+        return executor, machine
 
     def clock_us(self, i: ReplicaId) -> int:
         """What the clocks of site `i` show."""
@@ -157,7 +186,25 @@ class ByHand:
     # -- events
 
     def turn(self, i: ReplicaId, *inputs: Input) -> Turn:
-        """One turn of site `i`; its messages join `flights`; then its disk, unless it is held."""
+        """One turn of site `i`; its messages join `flights`; then its disk, unless it is held.
+
+        Where turns are held, the inputs wait for `take`.
+        """
+        if i in self.hold_turns:
+            self.inbox[i] += inputs
+            return Turn()
+        return self._turn(i, inputs)
+
+    def take(self, i: ReplicaId, after_us: int = 0, timers: Sequence[Timer] = ()) -> Turn:
+        """One turn of site `i` with all that has arrived, when its clock alone has run on so far, and to these timers
+        if they are set."""
+        due = {timer: at_us for at_us, timer in self.sites[i].engine.timers()}
+        until_us = max([self.clock_us(i) + after_us, *(due[timer] for timer in timers if timer in due)])
+        self.ahead_us[i] = until_us - self.now_us
+        inputs, self.inbox[i] = self.inbox[i], []
+        return self._turn(i, inputs)
+
+    def _turn(self, i: ReplicaId, inputs: Sequence[Input]) -> Turn:
         site, now_us = self.sites[i], self.clock_us(i)
         out = site.last = site.engine.turn(Now(now_us, now_us), inputs)
         site.notes += out.notes
@@ -196,12 +243,19 @@ class ByHand:
         return waiter
 
     def submit_run(
-        self, i: ReplicaId, run: bytes, waiter: Waiter, *, count: int = 1, stream: int = 1, timeout_us: int = FOREVER_US
+        self,
+        i: ReplicaId,
+        run: bytes,
+        waiter: submission.Waiter,
+        *,
+        count: int = 1,
+        stream: int = 1,
+        timeout_us: int = FOREVER_US,
     ) -> None:
         """The same for a run that holds `count` commands."""
         self.turn(i, Submit(waiter, stream, run, count, self.clock_us(i) + timeout_us))
 
-    def cancel(self, i: ReplicaId, waiter: Waiter) -> None:
+    def cancel(self, i: ReplicaId, waiter: submission.Waiter) -> None:
         """The client goes away."""
         self.turn(i, Cancel(waiter))
 
@@ -257,7 +311,7 @@ class ByHand:
             wakes = [
                 (site.last.wake_us - self.ahead_us[i], i)
                 for i, site in enumerate(self.sites)
-                if site.up and site.last.wake_us is not None
+                if site.up and site.last.wake_us is not None and i not in self.hold_turns
             ]
             wake_us, i = min(wakes, default=(until_us + 1, 0))
             if wake_us > until_us:
@@ -268,9 +322,9 @@ class ByHand:
 
     def wake(self, i: ReplicaId, timer: Timer) -> None:
         """The clock of site `i` alone runs on to that timer of its protocol. Raises KeyError when it is not set."""
-        at_us = {name: at_us for at_us, name in self.sites[i].engine.timers()}[timer]
-        self.ahead_us[i] += max(0, at_us - self.clock_us(i))
-        self.turn(i)
+        if timer not in (name for _, name in self.sites[i].engine.timers()):
+            raise KeyError(timer)
+        self.take(i, timers=[timer])
 
     def heal(self, us: int = 5_000_000) -> None:
         """Let time pass in small steps with every message delivered: whatever can converge does."""
@@ -289,17 +343,18 @@ class ByHand:
         site = self.sites[i]
         site.disk = site.disk.crash(keep)
         site.up = False
+        self.inbox[i].clear()
         if lose:
             self.drop(target=i)
 
-    def restart(self, i: ReplicaId) -> Site:
-        """A new incarnation on what the disk kept; links to it come up."""
+    def restart(self, i: ReplicaId, *, alone: bool = False) -> Site:
+        """A new incarnation on what the disk kept; links to it come up, unless it is left `alone`."""
         old = self.sites[i]
         self.sites[i] = self._site(i, old.disk, old.incarnation + 1)
         for _ in self.sites[i].engine.replay():
             self.sites[i].replayed += 1
         self.turn(i)
-        for peer in range(self.n):
+        for peer in () if alone else range(self.n):
             if peer != i and self.sites[peer].up:
                 self.turn(i, PeerUp(peer=peer))
                 self.turn(peer, PeerUp(peer=i))

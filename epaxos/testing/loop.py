@@ -29,6 +29,7 @@ from epaxos.testing.kvmodel import KvModel
 from epaxos.testing.node import Node
 from epaxos.testing.record import Call, Life, Model, Record, Violation
 from epaxos.testing.stage import Stage
+from epaxos.testing.tape import Tape
 from epaxos.testing.trace import Trace
 from epaxos.testing.workload import Clients, Commands, Source
 
@@ -79,10 +80,13 @@ class World(Stage):
         without: frozenset[str],
         trace: Trace,
         view: View | None = None,
+        tape: Tape | None = None,
     ) -> None:
         forks = Forks(seed)
         swarm = faults.draw(forks, n, without)
-        super().__init__(build, forks=forks, swarm=swarm, make_machine=play.make_machine, trace=trace, view=view)
+        super().__init__(
+            build, forks=forks, swarm=swarm, make_machine=play.make_machine, trace=trace, view=view, tape=tape
+        )
         self.events = 0
         self.struck: Counter[str] = Counter()
         self._events_max = EVENTS_MAX * n * n

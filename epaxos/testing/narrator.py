@@ -12,6 +12,7 @@ from epaxos.engine import Input, Turn
 from epaxos.errors import EpaxosError
 from epaxos.execution.interface import Group
 from epaxos.ids import InstanceId, ReplicaId
+from epaxos.packing import decode_run
 from epaxos.protocols.registry import VIEWS
 from epaxos.protocols.view import Row
 from epaxos.session import SessionId
@@ -60,11 +61,15 @@ class Submission:
 
     def heard(self) -> list[str]:
         """What the client was told so far."""
-        reader = hiredis.Reader(errors="backslashreplace", encoding="utf-8")
-        for data in self.waiter.replies:
-            reader.feed(data)
-        replies = (_shown(reader.gets()) if data else DONE for data in self.waiter.replies)
+        replies = [reply for data in self.waiter.replies for reply in (_replies(data) if data else [DONE])]
         return [*replies, *map(str, self.waiter.errors)]
+
+
+def _replies(data: bytes) -> Iterator[str]:
+    reader = hiredis.Reader(errors="backslashreplace", encoding="utf-8")
+    reader.feed(data)
+    while (reply := reader.gets()) is not False:
+        yield _shown(reply)
 
 
 def _shown(reply: Any) -> str:
@@ -116,11 +121,12 @@ class Narrator:
         return lines
 
     def submit(self, site: ReplicaId, name: str, run: bytes, *, stream: int, timeout_us: int = FOREVER_US) -> None:
-        """A client of `site` hands in the one command of `run`."""
+        """A client of `site` hands in a run."""
         waiter = Waiter()
         incarnation = self.cluster.sites[site].incarnation
         self.submissions[name] = Submission(name, site, run, waiter, incarnation)
-        self.cluster.submit_run(site, run, waiter, stream=stream, timeout_us=timeout_us)
+        count = len(decode_run(run))
+        self.cluster.submit_run(site, run, waiter, count=count, stream=stream, timeout_us=timeout_us)
 
     def _now(self) -> _Before:
         cluster = self.cluster

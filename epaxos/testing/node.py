@@ -7,22 +7,16 @@ there are some or when the engine asked for it, hands the writes to the disk, th
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
-from epaxos.command import Batch, Payload
 from epaxos.engine import Engine, Input, Turn
 from epaxos.errors import StorageError
-from epaxos.execution.interface import Group
-from epaxos.ids import BatchNumber, InstanceId, ReplicaId
-from epaxos.machines.interface import BatchMachine
-from epaxos.protocols.interface import Durable, Now, Order, PeerDown, ProtocolConfig
+from epaxos.ids import ReplicaId
+from epaxos.protocols.interface import Durable, Now, PeerDown, ProtocolConfig
 from epaxos.storage.memory import MemoryDisk
 from epaxos.testing.forks import between, chance
 from epaxos.testing.record import Life
-from epaxos.testing.watched import WatchedExecutor, WatchedProtocol
+from epaxos.testing.watched import WatchedExecutor, WatchedMachine, WatchedProtocol, witnessed
 
 if TYPE_CHECKING:
     from epaxos.storage.interface import WriteGroup
@@ -35,41 +29,13 @@ _ENTRIES_MAX: Final = 7
 """A consumer of the log reads so many entries at a time; small, so that it stops inside of batches."""
 
 
-class RecordingMachine(BatchMachine):
-    """The machine, and a record of what it ran. A read that was answered without being ordered is nobody's history but
-    its client's."""
-
-    def __init__(self, world: Stage, life: Life, inner: BatchMachine, ordered: set[BatchNumber]) -> None:
-        self._ordered = ordered
-        self._world = world
-        self._life = life
-        self._inner = inner
-        self._log = world.record.logs[life] = []
-        self.replaying = True
-
-    def apply_batch(self, batch: Batch, spans: Sequence[int]) -> list[bytes]:
-        if spans and batch.name not in self._ordered and not self.replaying:
-            return self._inner.apply_batch(batch, spans)
-        applied = self._world.record.unpack(batch)
-        for hook in self._world.watch.applied:
-            hook(self._life, applied)
-        self._log.append(applied)
-        return self._inner.apply_batch(batch, spans)
-
-    def save(self) -> Iterable[bytes]:
-        return self._inner.save()
-
-    def load(self, chunks: Iterable[bytes]) -> None:
-        self._inner.load(chunks)
-
-
 class Node:
     """Replica `me` of the world. Only an `up` node has an engine."""
 
     engine: Engine
     protocol: WatchedProtocol
     executor: WatchedExecutor
-    machine: RecordingMachine
+    machine: WatchedMachine
 
     def __init__(self, world: Stage, me: ReplicaId) -> None:
         self.me = me
@@ -142,11 +108,9 @@ class Node:
         )
         protocol, executor = world.build(config, world.forks[f"core.{self.me}"], self.disk)
         self.protocol = WatchedProtocol(protocol, world.received)
-        ordered: set[BatchNumber] = set()
-        self.executor = WatchedExecutor(
-            executor, decided=partial(self._decided, life, ordered), executed=partial(self._executed, life)
+        self.executor, self.machine = witnessed(
+            life, executor, world.make_machine(), record=world.record, watch=world.watch, decided=world.decided
         )
-        self.machine = RecordingMachine(world, life, world.make_machine(), ordered)
         self.engine = Engine(
             me=self.me,
             n=world.n,
@@ -161,18 +125,9 @@ class Node:
             pass
         self.machine.replaying = False
         self.up = True
+        if world.tape is not None:
+            world.tape.began(self, self.mono_us(world.now_us))
         self._schedule(world.now_us)
-
-    def _decided(self, life: Life, ordered: set[BatchNumber], id_: InstanceId, payload: Payload, order: Order) -> None:
-        for hook in self._world.watch.decided:
-            hook(life, id_, payload, order)
-        self._world.decided[id_] = payload
-        if isinstance(payload, Batch):
-            ordered.add(payload.name)
-
-    def _executed(self, life: Life, groups: Iterable[Group]) -> None:
-        for hook in self._world.watch.executed:
-            hook(life, chain.from_iterable(groups))
 
     def crash(self, *, forgets: bool) -> None:
         """The power goes, and what the disk had not been told to keep may go with it, or does for certain."""
@@ -188,6 +143,8 @@ class Node:
         self.linked.clear()
         self.steps += self.protocol.steps
         self._world.trace.line(f"{self._world.now_us} {self.life} dies, {keep} of {unsynced}")
+        if self._world.tape is not None:
+            self._world.tape.died(self, keep)
 
     def pause(self, until_us: int) -> None:
         """Take no turn before then."""
@@ -206,6 +163,8 @@ class Node:
         assert self.up, f"{type(item).__name__} arrives at {self.life}, which is dead"
         if isinstance(item, PeerDown):
             self.linked.pop(item.peer, None)
+        if self._world.tape is not None:
+            self._world.tape.arrived(self, item)
         self._inbox.append(item)
         now_us = self._world.now_us
         if self._turn_at is None or self._turn_at > now_us + self._turn_us:
@@ -238,6 +197,8 @@ class Node:
         if self._world.trace.verbose:
             self._world.trace.detail(f"{at_us} {self.me} takes {len(inputs)}")
         now = Now(self.mono_us(at_us), at_us + self._wall_offset_us)
+        if self._world.tape is not None:
+            self._world.tape.took(self, now.mono_us)
         turn = self.engine.turn(now, inputs)
         self.turns += 1
         self._carry_out(turn)
@@ -302,6 +263,8 @@ class Node:
         if life != self.life or not self.up:
             return
         self._syncing = False
+        if self._world.tape is not None:
+            self._world.tape.synced(self, self.disk.unsynced.index(upto) + 1)
         self.disk.sync(upto)
         self.put(Durable(mark=self.disk.durable))
         if self.disk.unsynced:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from epaxos.command import Command
-from epaxos.errors import EpaxosError
+from epaxos.errors import EpaxosError, ProtocolError
 from epaxos.gateway.commands import plan
 from epaxos.gateway.items import Foreign, Local, ParseLimits, Refused
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.limits import LimitsConfig
 from epaxos.messages import TABLE
+from epaxos.packing import check_run
 from epaxos.session import SessionId
 from epaxos.testing.byhand import Flight
 from epaxos.testing.narrator import Narrator
@@ -135,15 +136,37 @@ class Words:
 
     def command(self) -> Command:
         """The words of a command of the key-value machine, to the end."""
-        words = [word.encode() for word in self.rest()]
-        if not words:
-            raise ScenarioError("a command is missing, such as SET k 1")
-        found = plan(words, ParseLimits.of(LimitsConfig()))
-        if isinstance(found, Refused):
-            raise ScenarioError(found.reply.decode().strip().lstrip("-"))
-        if isinstance(found, Local | Foreign):
-            raise ScenarioError(f"{words[0].decode()} is answered by the replica at hand, and nothing is replicated")
-        return found
+        return parsed(self.rest())
+
+    def next_is_duration(self) -> bool:
+        """Is the next word one?"""
+        return bool(self._rest) and _DURATION.fullmatch(self._rest[0]) is not None
+
+    def timers(self) -> list[list[str]]:
+        """The words of some timers with commas between them, to the end."""
+        return [words.split() for words in " ".join(self.rest()).split(",") if words.strip()]
+
+
+def parsed(words: Sequence[str]) -> Command:
+    """A command of the key-value machine, as people type it."""
+    if not words:
+        raise ScenarioError("a command is missing, such as SET k 1")
+    found = plan([word.encode() for word in words], ParseLimits.of(LimitsConfig()))
+    if isinstance(found, Refused):
+        raise ScenarioError(found.reply.decode().strip().lstrip("-"))
+    if isinstance(found, Local | Foreign):
+        raise ScenarioError(f"{words[0]} is answered by the replica at hand, and nothing is replicated")
+    return found
+
+
+def run_of(text: str) -> bytes:
+    """A run in hexadecimal digits."""
+    try:
+        run = bytes.fromhex(text)
+        check_run(run)
+    except (ValueError, ProtocolError) as error:
+        raise ScenarioError(f"run={text} is no run: {error}") from None
+    return run
 
 
 def duration_us(text: str) -> int:
@@ -176,7 +199,7 @@ def fitting(told: Narrator, words: Words, *, once: bool = False) -> list[Flight]
     found = [
         flight
         for flight in told.cluster.flights
-        if (flight.source, flight.target) in links and _has(told.words.message(flight.message).split(), wanted)
+        if (flight.source, flight.target) in links and has_words(told.words.message(flight.message), wanted)
     ]
     if not once:
         return found
@@ -186,7 +209,9 @@ def fitting(told: Narrator, words: Words, *, once: bool = False) -> list[Flight]
     return list(oldest.values())
 
 
-def _has(words: list[str], wanted: list[str]) -> bool:
+def has_words(message: str, wanted: Sequence[str]) -> bool:
+    """Does each word stand in a message, as it is shown, as often as it is wanted?"""
+    words = message.split()
     return all(wanted.count(word) <= words.count(word) for word in wanted)
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Hashable, Iterator
+import traceback
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol as Interface
 
@@ -24,6 +26,20 @@ class Violation(Exception):
         super().__init__(f"{invariant}: {what}")
         self.invariant = invariant
         self.what = what
+
+
+@contextmanager
+def as_violation(where: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Whatever an engine raises is a violation as well, unless it only passes one on; `where` is added to it."""
+    try:
+        yield
+    except Violation:
+        raise
+    except Exception as error:
+        if isinstance(error.__cause__, Violation):
+            raise error.__cause__ from None
+        trace = "".join(traceback.format_exception(error))
+        raise Violation("exception", f"{error!r}{where()}\n{trace}") from error
 
 
 class Life(NamedTuple):

@@ -103,19 +103,6 @@ def rewritten(text: str, origin: str = "") -> str:
     return "\n\n".join(block.text() for block in blocks) + "\n"
 
 
-def replayed(text: str) -> str:
-    """As `rewritten`, as far as it goes: the first command that means nothing says so in its place and is the last."""
-    blocks, done = parse(text), []
-    try:
-        for block, lines in zip(blocks, play(blocks), strict=True):
-            block.expected = lines
-            done.append(block)
-    except ScenarioError as error:
-        done.append(blocks[len(done)])
-        done[-1].expected = [f"does not replay: {error}"]
-    return "\n\n".join(block.text() for block in done) + "\n"
-
-
 def differences(path: Path) -> str:
     """What the file at `path` says and what happens, as a unified diff; empty when they are the same.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import time
-import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from epaxos.protocols.registry import PROTOCOLS, VIEWS, Factory
 from epaxos.protocols.view import Cell
 from epaxos.testing import faults
 from epaxos.testing.loop import KV, Play, World
-from epaxos.testing.record import Outcome, Violation
+from epaxos.testing.record import Outcome, Violation, as_violation
+from epaxos.testing.tape import Tape
 from epaxos.testing.trace import Sink, Trace
 from epaxos.testing.workers import workers
 from epaxos.testing.workload import COMMANDS_MIN
@@ -90,22 +90,25 @@ def run_seed(
     without: Iterable[str] = (),
     commands: int | None = None,
     sink: Sink | None = None,
+    tape: Tape | None = None,
 ) -> SeedResult:
     """Run one seed to its end, or to the first violation, which is in the result.
 
     `protocol` is a name of the registry or a factory of one's own; `play` is what is performed; `without` leaves out
-    kinds of faults, `commands` all but so many of the clients' commands; `sink` gets the trace, line by line.
+    kinds of faults, `commands` all but so many of the clients' commands; `sink` gets the trace, line by line; `tape`
+    gets what each engine took.
     """
     without = tuple(without)
     begun = time.process_time()
     trace = Trace(sink)
     build, view = (PROTOCOLS[protocol], VIEWS[protocol]) if isinstance(protocol, str) else (protocol, None)
-    world = World(seed, build, n=n, play=play, without=frozenset(without), trace=trace, view=view)
+    world = World(seed, build, n=n, play=play, without=frozenset(without), trace=trace, view=view, tape=tape)
     if commands is not None:
         world.clients.limit(commands)
     violations: tuple[str, ...] = ()
     try:
-        _run(world)
+        with as_violation(lambda: f" at {world.now_us} us"):
+            world.run()
     except Violation as violation:
         replay = replay_with(seed, protocol, n, without=without, commands=commands)
         violations = (f"{violation}\nreplay with: {replay} --trace (epaxos {VERSION})",)
@@ -133,19 +136,6 @@ def run_seed(
         undecided=len(world.record.undecided),
         violations=violations,
     )
-
-
-def _run(world: World) -> None:
-    """Run it; whatever an engine raises is a violation as well, unless it only passes one on."""
-    try:
-        world.run()
-    except Violation:
-        raise
-    except Exception as error:
-        if isinstance(error.__cause__, Violation):
-            raise error.__cause__ from None
-        where = "".join(traceback.format_exception(error))
-        raise Violation("exception", f"{error!r} at {world.now_us} us\n{where}") from error
 
 
 def replay_with(

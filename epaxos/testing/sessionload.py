@@ -37,6 +37,11 @@ class Copy:
         self.life = life
         self._over = False
 
+    @property
+    def calls(self) -> list[Call]:
+        """The call of the history that this is a copy of, if it is one."""
+        return [self._order.call] if isinstance(self._order, Order) else []
+
     def reply(self, first: int, count: int, data: bytes) -> None:
         """As `Waiter.reply`."""
         if not self._over:
@@ -61,7 +66,7 @@ class Order:
         self._client = client
         self.session = session
         self._stamp = stamp
-        self._call = call
+        self.call = call
         self._run = encode_run(client.clients.secret, [stamped(call.form.command, stamp)])
         self._doubtful = False
         """May some copy have been applied, or still be?"""
@@ -69,7 +74,7 @@ class Order:
 
     def send(self) -> None:
         """Send a copy to some replica that is up."""
-        if self._call.outcome is not Outcome.OPEN:
+        if self.call.outcome is not Outcome.OPEN:
             return
         node = self._client.any_node()
         if node is None:
@@ -82,7 +87,7 @@ class Order:
 
     def replied(self, data: bytes) -> None:
         """A copy has a result: the result of all of them."""
-        call = self._call
+        call = self.call
         if call.outcome is Outcome.DONE:
             if call.reply != data:
                 raise Violation("at_most_once", f"{call} was answered {call.reply!r}, and another copy {data!r}")
@@ -94,7 +99,7 @@ class Order:
         self._copies -= 1
         closed = isinstance(error, Rejected) and error.reason == "session_closed"
         self._doubtful = self._doubtful or isinstance(error, Unknown)
-        if self._call.outcome is not Outcome.OPEN or (self._copies and not closed):
+        if self.call.outcome is not Outcome.OPEN or (self._copies and not closed):
             return
         if closed:
             self._client.closed(self.session)
@@ -108,7 +113,7 @@ class Order:
 
     def _settle(self, outcome: Outcome, reply: bytes | None) -> None:
         self._client.settled(self, self._stamp.number)
-        self._client.clients.close(self._call, outcome, reply)
+        self._client.clients.close(self.call, outcome, reply)
 
 
 class SessionClient:

@@ -1,7 +1,7 @@
 """Make a failing seed smaller: fewer commands, fewer kinds of fault, for as long as it still fails in the same way.
 
 A seed draws each source of chance from a fork of its own, so what is left out leaves the rest as it was. What comes out
-is no shorter story but a run with less in it; it replays from its number and what was left out.
+is a run with less in it, which replays from its number and what was left out. `retelling` makes a story of it.
 """
 
 from __future__ import annotations

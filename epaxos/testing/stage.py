@@ -26,6 +26,7 @@ from epaxos.testing.invariants import Watch
 from epaxos.testing.network import Network
 from epaxos.testing.node import Node
 from epaxos.testing.record import Life, Record, Violation
+from epaxos.testing.tape import Tape
 from epaxos.testing.trace import Trace
 
 
@@ -44,11 +45,13 @@ class Stage:
         make_machine: Callable[[], BatchMachine],
         trace: Trace,
         view: View | None = None,
+        tape: Tape | None = None,
     ) -> None:
         self.n = n = len(swarm.delay_us)
         self.build = build
         self.make_machine = make_machine
         self.trace = trace
+        self.tape = tape
         self.forks = forks
         self.swarm = swarm
         self.now_us = 0

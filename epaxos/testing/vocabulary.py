@@ -6,22 +6,23 @@ A command acts on a `Narrator` and returns what it has to tell, a line each. Wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from epaxos.command import Command
 from epaxos.errors import Rejected
 from epaxos.ids import ReplicaId
 from epaxos.packing import encode_run
-from epaxos.protocols.interface import PeerDown, PeerUp, Protocol, Rtt
+from epaxos.protocols.interface import PeerDown, PeerUp, Protocol, Rtt, Timer
 from epaxos.protocols.registry import PROTOCOLS
 from epaxos.quorums import MAX_REPLICAS
 from epaxos.session import Ended, Stamp, end_run, open_run, stamped
+from epaxos.submission import Limits
 from epaxos.testing import agreement
-from epaxos.testing.byhand import FOREVER_US, SECRET, Flight
+from epaxos.testing.byhand import FOREVER_US, RETRY_US, SECRET, Flight
 from epaxos.testing.narrator import NOTHING, Narrator
-from epaxos.testing.reading import ScenarioError, Words, duration_us, fitting, number, under_way
+from epaxos.testing.reading import ScenarioError, Words, duration_us, fitting, number, run_of, under_way
 from epaxos.testing.words import LETTERS
 
 # ---------------------------------------------------------------------------------------------------------- commands
@@ -33,13 +34,25 @@ def _option(words: Words, key: str, low: int, high: int, default: int) -> int:
 
 
 def _submit(told: Narrator, words: Words) -> Iterator[str]:
-    site, name, command = words.up(), words.name(), words.command()
+    site, name = words.up(), words.name()
     stream = _option(words, "stream", 0, 1 << 32, len(told.submissions) + 1)
     timeout_us = duration_us(words.options["timeout"]) if "timeout" in words.options else FOREVER_US
-    if "session" in words.options:
-        command = _of_session(told, words, command)
-    run = encode_run(SECRET, [command])
+    run = run_of(words.options["run"]) if "run" in words.options else encode_run(SECRET, [_command(told, words)])
     yield from _handed_in(told, site, name, lambda: told.submit(site, name, run, stream=stream, timeout_us=timeout_us))
+
+
+def _command(told: Narrator, words: Words) -> Command:
+    command = words.command()
+    return _of_session(told, words, command) if "session" in words.options else command
+
+
+def _cancel(told: Narrator, words: Words) -> Iterator[str]:
+    site, name = words.up(), words.take("the name of a command")
+    submission = told.submissions.get(name)
+    if submission is None or submission.site != site:
+        known = ", ".join(each.name for each in told.submissions.values() if each.site == site)
+        raise ScenarioError(f"no command {name!r} was handed in at {LETTERS[site]}; there are: {known or 'none'}")
+    yield from told.event(lambda: told.cluster.cancel(site, submission.waiter))
 
 
 def _handed_in(told: Narrator, site: ReplicaId, name: str, act: Callable[[], None]) -> list[str]:
@@ -132,12 +145,36 @@ def _wait(told: Narrator, words: Words) -> Iterator[str]:
 
 
 def _wake(told: Narrator, words: Words) -> Iterator[str]:
-    site, wanted = words.up(), words.rest()
+    site = words.up()
+    timer = _timer(told, site, words.rest())
+    yield from told.event(lambda: told.cluster.wake(site, timer))
+
+
+def _timer(told: Narrator, site: ReplicaId, wanted: list[str]) -> Timer:
     timers = [timer for _, timer in told.cluster.sites[site].engine.timers()]
     fits = [timer for timer in timers if told.words.timer(timer).split()[: len(wanted)] == wanted]
     if not fits:
         raise ScenarioError(f"no such timer is set; there are: {', '.join(map(told.words.timer, timers)) or 'none'}")
-    yield from told.event(lambda: told.cluster.wake(site, fits[0]))
+    return fits[0]
+
+
+def _hold_turns(told: Narrator, words: Words) -> Iterator[str]:
+    told.cluster.hold_turns.update(words.replicas())
+    return iter(())
+
+
+def _release_turns(told: Narrator, words: Words) -> Iterator[str]:
+    for site in words.replicas():
+        told.cluster.hold_turns.discard(site)
+        if told.cluster.sites[site].up:
+            yield from told.event(partial(told.cluster.take, site))
+
+
+def _turn(told: Narrator, words: Words) -> Iterator[str]:
+    site = words.up()
+    after_us = duration_us(words.take("a duration")) if words.next_is_duration() else 0
+    timers = [_timer(told, site, each) for each in words.timers()]
+    yield from told.event(lambda: told.cluster.take(site, after_us, timers))
 
 
 def _hold_disk(told: Narrator, words: Words) -> Iterator[str]:
@@ -169,10 +206,10 @@ def _crash(told: Narrator, words: Words) -> Iterator[str]:
 
 
 def _restart(told: Narrator, words: Words) -> Iterator[str]:
-    site = words.replica()
+    site, alone = words.replica(), words.flag("alone")
     if told.cluster.sites[site].up:
         raise ScenarioError(f"{LETTERS[site]} is up")
-    yield from told.event(lambda: told.cluster.restart(site))
+    yield from told.event(lambda: told.cluster.restart(site, alone=alone))
 
 
 def _link_down(told: Narrator, words: Words) -> Iterator[str]:
@@ -281,10 +318,11 @@ _MESSAGE_WORDS: Final = "FROM->TO [MESSAGE [WORD]...]"
 VERBS: Final[dict[str, Verb]] = {
     "submit": Verb(
         Usage(
-            "submit SITE NAME [stream=N] [timeout=TIME] [session=NAME [number=N] [floor=N]] COMMAND",
+            "submit SITE NAME [stream=N] [timeout=TIME] [session=NAME [number=N] [floor=N]] COMMAND | run=HEX",
             "a client of SITE hands in a command; the id it goes into is called NAME. In a session it has a number, and"
-            " says up to which number its client has all outcomes (one less, unless `floor` says otherwise)",
-            ("stream", "timeout", "session", "number", "floor"),
+            " says up to which number its client has all outcomes (one less, unless `floor` says otherwise). What"
+            " nobody types, as several commands in one run, stands as the bytes of the run",
+            ("stream", "timeout", "session", "number", "floor", "run"),
         ),
         _submit,
     ),
@@ -293,6 +331,7 @@ VERBS: Final[dict[str, Verb]] = {
         _open,
     ),
     "end": Verb(Usage("end SITE NAME SESSION", "a client of SITE ends a session, by a Barrier called NAME"), _end),
+    "cancel": Verb(Usage("cancel SITE NAME", "the client of that command goes away"), _cancel),
     "deliver": Verb(
         Usage(
             f"deliver {_MESSAGE_WORDS} [once] [if-any]",
@@ -319,6 +358,20 @@ VERBS: Final[dict[str, Verb]] = {
     "wake": Verb(
         Usage("wake SITE [TIMER]", "the clock of SITE alone runs on to that timer, or to the next one"), _wake
     ),
+    "hold-turns": Verb(
+        Usage("hold-turns SITES", "from now on what arrives there is taken only when a turn is told to"), _hold_turns
+    ),
+    "turn": Verb(
+        Usage(
+            "turn SITE [TIME] [TIMER[, TIMER]...]",
+            "the clock of SITE alone runs on by so much, and to those timers, and it takes all that has arrived in one"
+            " turn",
+        ),
+        _turn,
+    ),
+    "release-turns": Verb(
+        Usage("release-turns SITES", "they take what has arrived, and from now on everything at once"), _release_turns
+    ),
     "hold-disk": Verb(Usage("hold-disk SITES", "from now on their disks sync only when told to"), _hold_disk),
     "sync": Verb(
         Usage("sync SITE [groups=N]", "a held disk syncs what it was given, or the first N writes", ("groups",)), _sync
@@ -333,7 +386,10 @@ VERBS: Final[dict[str, Verb]] = {
         ),
         _crash,
     ),
-    "restart": Verb(Usage("restart SITE", "a new life on what the disk kept; its links come up"), _restart),
+    "restart": Verb(
+        Usage("restart SITE [alone]", "a new life on what the disk kept; its links come up, unless it is `alone`"),
+        _restart,
+    ),
     "link-down": Verb(Usage("link-down FROM->TO", "FROM loses its link to TO, so it suspects it"), _link_down),
     "link-up": Verb(Usage("link-up FROM->TO", "the link of FROM to TO comes up"), _link_up),
     "rtt": Verb(Usage("rtt FROM->TO TIME", "FROM measures this round trip to TO"), _rtt),
@@ -351,11 +407,18 @@ VERBS: Final[dict[str, Verb]] = {
 """Every command but `cluster`, which comes first, and the actions that the protocol adds."""
 
 CLUSTER: Final = Usage(
-    "cluster N [protocol=NAME] [retry=TIME] [window=N] [preferred=SITE]",
+    "cluster N [protocol=NAME] [retry=TIME] [preferred=SITE] [eager] [chance=N] [LIMIT=N]...",
     f"the first command of a file: 1 to {MAX_REPLICAS} replicas, called {LETTERS[0]}, {LETTERS[1]}, …; with a protocol"
-    " that has a leader, `preferred` should be it",
-    ("protocol", "retry", "window", "preferred"),
+    " that has a leader, `preferred` should be it; `eager` ones recover at once; `chance` is the seed of the simulator"
+    f" whose draws they get. LIMIT is one of {', '.join(Limits._fields)}",
+    ("protocol", "retry", "preferred", "chance", *Limits._fields),
 )
+
+_LIMITS: Final = {**Limits()._asdict(), "batch_age_us": 0}
+"""Those of a file that says nothing of them: what is handed in is proposed at once, not a millisecond later."""
+
+USUAL: Final[Mapping[str, Any]] = {"retry_us": RETRY_US, "preferred": None, "eager": False, "chance": None, **_LIMITS}
+"""The settings of `ByHand` that a file has without saying so."""
 
 ACTION: Final = Usage(
     "ACTION SITE ID [quorum=SITES] [late=SITES]",
@@ -371,16 +434,20 @@ def begin(words: Sequence[str]) -> Narrator:
     if not words or words[0] != "cluster":
         raise ScenarioError(f"the first command makes the cluster: {CLUSTER.words}")
     options = dict(word.split("=", 1) for word in words[1:] if "=" in word)
-    numbers = [word for word in words[1:] if "=" not in word]
+    numbers = [word for word in words[1:] if "=" not in word and word != "eager"]
     unknown = sorted(options.keys() - set(CLUSTER.options))
     if unknown or len(numbers) != 1 or not numbers[0].isdecimal() or not 1 <= int(numbers[0]) <= MAX_REPLICAS:
         raise ScenarioError(f"{CLUSTER.words}: {CLUSTER.about}")
     protocol = options.get("protocol", "epaxos")
     if protocol not in PROTOCOLS:
         raise ScenarioError(f"protocol={protocol} is unknown; there are {', '.join(PROTOCOLS)}")
-    settings = {"n": int(numbers[0]), "batch_age_us": 0}  # proposed when it is handed in, not a millisecond later
-    if "window" in options:
-        settings["window"] = number("window", options["window"], 1, 1 << 20)
+    limits = {
+        limit: number(limit, options[limit], 0 if limit.endswith("_us") else 1, 1 << 40) if limit in options else usual
+        for limit, usual in _LIMITS.items()
+    }
+    settings = {"n": int(numbers[0]), "eager": "eager" in words, **limits}
+    if "chance" in options:
+        settings["chance"] = number("chance", options["chance"], 0, 1 << 62)
     if "retry" in options:
         settings["retry_us"] = duration_us(options["retry"])
     if "preferred" in options:

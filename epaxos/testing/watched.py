@@ -1,14 +1,21 @@
-"""An executor and a protocol, each with somebody who looks at what it is told."""
+"""An executor, a machine and a protocol, each with somebody who looks at what it is told."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
 
-from epaxos.command import Payload
+from epaxos.command import Batch, Payload
 from epaxos.execution.interface import Executor, Group
-from epaxos.ids import InstanceId
+from epaxos.ids import BatchNumber, InstanceId
+from epaxos.machines.interface import BatchMachine
 from epaxos.messages import Message
 from epaxos.protocols.interface import Effect, Event, Now, Order, Protocol, Receive
+
+if TYPE_CHECKING:
+    from epaxos.testing.invariants import Watch
+    from epaxos.testing.record import Life, Record
 
 
 class WatchedExecutor:
@@ -47,6 +54,66 @@ class WatchedExecutor:
         if self._executed is not None:
             self._executed([group])
         self._inner.restore(group)
+
+
+class WatchedMachine(BatchMachine):
+    """The machine, and a record of what it ran. A read that was answered without being ordered is nobody's history but
+    its client's."""
+
+    def __init__(
+        self, record: Record, watch: Watch, life: Life, inner: BatchMachine, ordered: set[BatchNumber]
+    ) -> None:
+        self._ordered = ordered
+        self._record = record
+        self._watch = watch
+        self._life = life
+        self._inner = inner
+        self._log = record.logs[life] = []
+        self.replaying = True
+
+    def apply_batch(self, batch: Batch, spans: Sequence[int]) -> list[bytes]:
+        if spans and batch.name not in self._ordered and not self.replaying:
+            return self._inner.apply_batch(batch, spans)
+        applied = self._record.unpack(batch)
+        for hook in self._watch.applied:
+            hook(self._life, applied)
+        self._log.append(applied)
+        return self._inner.apply_batch(batch, spans)
+
+    def save(self) -> Iterable[bytes]:
+        return self._inner.save()
+
+    def load(self, chunks: Iterable[bytes]) -> None:
+        self._inner.load(chunks)
+
+
+def witnessed(
+    life: Life,
+    executor: Executor,
+    machine: BatchMachine,
+    *,
+    record: Record,
+    watch: Watch,
+    decided: dict[InstanceId, Payload],
+) -> tuple[WatchedExecutor, WatchedMachine]:
+    """The executor and the machine of a life, told to `watch` and to `record`; decisions also to `decided`."""
+    ordered: set[BatchNumber] = set()
+
+    def decides(id_: InstanceId, payload: Payload, order: Order) -> None:
+        for hook in watch.decided:
+            hook(life, id_, payload, order)
+        decided[id_] = payload
+        if isinstance(payload, Batch):
+            ordered.add(payload.name)
+
+    def executes(groups: Iterable[Group]) -> None:
+        for hook in watch.executed:
+            hook(life, chain.from_iterable(groups))
+
+    return (
+        WatchedExecutor(executor, decided=decides, executed=executes),
+        WatchedMachine(record, watch, life, machine, ordered),
+    )
 
 
 class WatchedProtocol(Protocol):

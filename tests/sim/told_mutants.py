@@ -67,6 +67,14 @@ _NEW: Final = (
         ),
     ),
     (
+        "epaxos/s36c-a-gap-is-as-old-as-it-was-seen",
+        Mutant(
+            name="a-gap-as-old-as-the-clock",
+            story="what a replica sees missing at its first tick counts as missing since its clock began",
+            edits=((_EPAXOS + "trigger", "self._stuck[lane] or (-1, now_us)", "self._stuck[lane] or (0, 0)"),),
+        ),
+    ),
+    (
         "epaxos/s44b-a-link-that-comes-up-late",
         Mutant(
             name="answered-in-vain",

@@ -12,11 +12,12 @@ from epaxos.ids import BatchNumber, InstanceId
 from epaxos.messages import Commit, PreAccept, PreAcceptOK
 from epaxos.packing import encode_run
 from epaxos.protocols.interface import Receive
-from epaxos.testing import agreement, writing
+from epaxos.testing import agreement, events
 from epaxos.testing.byhand import SECRET, append, set_
 from epaxos.testing.narrator import Narrator
 from epaxos.testing.reading import ScenarioError
 from epaxos.testing.scenario import differences, rewritten
+from epaxos.testing.writing import write_scenario
 
 X, Y = InstanceId(0, 1, 0), InstanceId(0, 1, 1)
 NONE = (0, 0, 0)
@@ -234,26 +235,90 @@ def test_the_command_line_compares_and_rewrites(tmp_path: Path, capsys: pytest.C
     assert f"{path}: line 3: 'fly' is no command" in capsys.readouterr().err
 
 
+# ------------------------------------------------------------------------------------------------------ turns by hand
+
+
+def test_what_arrives_where_turns_are_held_is_taken_in_one_turn() -> None:
+    setup = ("cluster 3", "hold-turns B", "submit A x SET k 1\nsubmit A y SET k 2\ndeliver A->B PreAccept")
+    assert not any(line.startswith("B") for line in told(*setup))
+    takes = [
+        "B  x was nothing",
+        "B  x now PRE bal=0 abal=0 dep={} init_dep={}",
+        "B  y was nothing",
+        "B  y now PRE bal=0 abal=0 dep={x} init_dep={x}",
+    ]
+    answers = ["B -> A  PreAcceptOK x dep={}", "B -> A  PreAcceptOK y dep={x}"]
+    assert told(*setup, "turn B") == takes
+    assert told(*setup, "turn B", "turn B") == answers, "that its disk has them arrives like everything else"
+    assert told(*setup, "release-turns B") == [*takes, *answers]
+    assert told(*setup, "release-turns B", "submit B z SET j 1")[0] == "B  z was nothing", "at once again"
+    after = told(*setup, "crash B", "restart B alone", "turn B", "turn B", "flights")
+    assert not any("PreAcceptOK" in line for line in after), "what was not taken is lost with the power"
+
+
+def test_a_turn_comes_after_a_time_and_to_timers() -> None:
+    setup = ("cluster 3", "submit A x SET k 1\ndrop A->*", "timers A")
+    assert told(*setup) == ["A  tick in 100 ms"]
+    assert told(*setup[:2], "turn A 30ms", "timers A") == ["A  tick in 70 ms"]
+    assert told(*setup[:2], "turn A tick") == ["A -> B C  PreAccept x SET k 1 init_dep={}"]
+    assert told(*setup[:2], "turn A 30ms tick, tick") == told(*setup[:2], "turn A tick")
+    with pytest.raises(ScenarioError, match="no such timer is set; there are: tick"):
+        told(*setup[:2], "turn A recover x")
+
+
+def test_a_client_goes_away() -> None:
+    setup = ("cluster 3", "submit A x SET k 1", "cancel A x", "deliver A->B PreAccept\ndeliver B->A")
+    assert not any("answers" in line for line in told(*setup))
+    with pytest.raises(ScenarioError, match="no command 'x' was handed in at B; there are: none"):
+        told(*setup[:2], "cancel B x")
+
+
+def test_a_run_of_several_commands_is_handed_in_as_bytes() -> None:
+    run_hex = encode_run(SECRET, [set_("k", "1"), append("k", "2")]).hex()
+    setup = ("cluster 3", f"submit A x run={run_hex}", "deliver A->B PreAccept\ndeliver B->A", "history")
+    assert told(*setup) == ["x at A: SET k 1; APPEND k 2: OK; 2"]
+    for wrong in ("run=12", "run=xy"):
+        with pytest.raises(ScenarioError, match=f"{wrong} is no run: "):
+            told("cluster 3", f"submit A x {wrong}")
+
+
+def test_who_restarts_alone_has_no_links() -> None:
+    setup = ("cluster 3", "submit A x SET k 1\ncrash A")
+    asks = "A -> B C  Recover x ballot=1"
+    assert asks in told(*setup, "restart A") and asks in told(*setup, "restart A alone")
+    assert any("CommitQuery" in line for line in told(*setup, "restart A"))
+    assert not any("CommitQuery" in line for line in told(*setup, "restart A alone"))
+
+
+def test_the_limits_of_a_cluster_are_the_files() -> None:
+    opened = ("open A s", "deliver A->B PreAccept\ndeliver B->A PreAcceptOK")
+    assert told("cluster 3", *opened, "open A t")[0] == "A  t was nothing"
+    assert told("cluster 3 sessions=1", *opened, "open A t")[0] == "A  answers t: busy: 1 sessions are open"
+    assert told("cluster 3 protocol=raft chance=7", "timers A") != told("cluster 3 protocol=raft chance=8", "timers A")
+    with pytest.raises(ScenarioError, match="batch_age_us=soon is not from 0 to"):
+        told("cluster 3 batch_age_us=soon")
+
+
 # ------------------------------------------------------------------------------------------------- written by a program
 
 
 def test_a_scenario_is_written_from_events(tmp_path: Path) -> None:
     batch = Batch.of(BatchNumber(0, 1, 1), encode_run(SECRET, [set_("k", "a b")]))
     asks = PreAccept(id=X, payload=batch, init_dep=NONE)
-    text = writing.write_scenario(
+    text = write_scenario(
         3,
         [
-            writing.Submit(0, X, batch),
-            writing.Deliver(0, 1, asks),
-            writing.Deliver(0, 1, asks),
-            writing.Drop(1, 0, PreAcceptOK(id=X, dep=NONE)),
-            writing.HoldDisk(2),
-            writing.Deliver(0, 2, asks),
-            writing.Sync(2),
-            writing.Act("recover", 1, X),
-            writing.Wake(1, "tick"),
-            writing.Crash(0),
-            writing.Restart(0),
+            events.Submit(0, 1, batch.run),
+            events.Deliver(0, 1, asks),
+            events.Deliver(0, 1, asks),
+            events.Drop(1, 0, PreAcceptOK(id=X, dep=NONE)),
+            events.HoldDisk(2),
+            events.Deliver(0, 2, asks),
+            events.Sync(2),
+            events.Act("recover", 1, X),
+            events.Wake(1, "tick"),
+            events.Crash(0),
+            events.Restart(0),
         ],
         story="Found by a program.\nTwo lines.",
     )
@@ -262,8 +327,7 @@ def test_a_scenario_is_written_from_events(tmp_path: Path) -> None:
     assert not differences(path)
     assert text.startswith("# Found by a program.\n# Two lines.\ncluster 3\n----\nok\n")
     lines = text.splitlines()
-    assert sum(line.startswith("deliver A->B PreAccept x SET k ") for line in lines) == 2
-    assert sum(line.startswith("dup A->B PreAccept x SET k ") for line in lines) == 1
+    assert lines.count("deliver A->B PreAccept once") == 2 and lines.count("dup A->B PreAccept") == 1
     for line in (
         "submit A x SET k 'a b'",
         "hold-disk C",
@@ -279,6 +343,6 @@ def test_a_scenario_is_written_from_events(tmp_path: Path) -> None:
 
 def test_what_cannot_be_replayed_says_so_in_its_place() -> None:
     lost = PreAcceptOK(id=X, dep=NONE)
-    text = writing.write_scenario(3, [writing.Deliver(1, 0, lost), writing.Restart(1)], story="Too free.")
-    assert text.splitlines()[-1].startswith("does not replay: line 5: no such message is under way")
+    text = write_scenario(3, [events.Deliver(1, 0, lost), events.Restart(1)], story="Too free.")
+    assert text.splitlines()[-1].startswith("does not replay: no such message is under way")
     assert "restart" not in text

@@ -41,8 +41,8 @@ class Trigger:
         self.recoverer = recoverer
         self._due: dict[InstanceId, tuple[Ballot, int]] = {}
         """id -> the highest ballot known when this was worked out, and when it is this replica's turn to recover it."""
-        self._stuck: list[tuple[int, int]] = [(0, 0)] * state.n
-        """Per lane, the decided watermark and since when it stands there."""
+        self._stuck: list[tuple[int, int] | None] = [None] * state.n
+        """Per lane, the decided watermark and since when it is known to stand there."""
 
     def needed(self, asked: Iterable[tuple[InstanceId, int]]) -> None:
         """(id, times asked) of what execution or a recovery waits for."""
@@ -79,7 +79,7 @@ class Trigger:
         state, now_us = self.state, self.state.now.mono_us
         patience_us = GAP_ROUND_TRIPS * state.round_trip_us()
         for lane in range(state.n):
-            low, since_us = self._stuck[lane]
+            low, since_us = self._stuck[lane] or (-1, now_us)
             if state.decided.low[lane] != low or state.highest[lane] == low:
                 self._stuck[lane] = (state.decided.low[lane], now_us)
             elif lane != state.me and now_us - since_us > patience_us:

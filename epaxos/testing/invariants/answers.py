@@ -11,6 +11,7 @@ class Answers(Invariant):
 
     name = "answers"
     reason = "A reply is a promise that the effect survives any minority for ever, and everybody after a restart."
+    at_rest = True
 
     def finished(self, final: Final) -> None:
         for call in self.record.calls:

@@ -32,6 +32,8 @@ class Invariant:
     """Why it must hold, in a sentence."""
     inside: ClassVar[bool] = False
     """Is it a step on the way, which nobody notices outside of the replicas until something else goes wrong as well?"""
+    at_rest: ClassVar[bool] = False
+    """Does it say what has to have happened by the end? No event is too much then; others are missing."""
     messages: ClassVar[tuple[type[Message], ...]] = ()
     """The types of messages that `sent` is called for."""
 

@@ -10,6 +10,7 @@ class Convergence(Invariant):
 
     name = "convergence"
     reason = "With everybody up and links that work, nothing may wait for ever, and equal logs give equal states."
+    at_rest = True
 
     def finished(self, final: Final) -> None:
         if not final.settled:

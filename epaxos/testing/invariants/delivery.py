@@ -17,6 +17,7 @@ class Delivery(Invariant):
 
     name = "delivery"
     reason = "Consumers act on what they read; an entry that is taken back by a power cut cannot be undone outside."
+    at_rest = True
 
     def __init__(self, record: Record) -> None:
         super().__init__(record)

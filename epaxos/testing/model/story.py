@@ -7,41 +7,37 @@ file says so and ends.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
-from epaxos.ids import InstanceId
-from epaxos.testing import writing
+from epaxos.testing import events
 from epaxos.testing.model.laws import Broken
-from epaxos.testing.model.site import Crash, Deliver, Fire, Move, Recover, Resend, Site, Submit, Sync
+from epaxos.testing.model.site import Crash, Deliver, Fire, Move, Recover, Resend, Submit, Sync
+from epaxos.testing.writing import write_scenario
 
 
 def scenario(n: int, way: Sequence[Move], broken: Broken, *, slow_disk: bool = False, where: str) -> str:
     """The file. `where` says how to come by it again."""
     told = list(_told(n, way, slow_disk))
-    return writing.write_scenario(n, told, story=f"{broken}\nFound by: {where}")
+    return write_scenario(n, told, story=f"{broken}\nFound by: {where}")
 
 
-def _told(n: int, way: Sequence[Move], slow_disk: bool) -> Iterator[writing.Event]:
-    """The events in the words of scenarios. A submission is replayed to learn which id it takes."""
-    sites = [Site(i, n, slow_disk=slow_disk, mortal=True, asked=True) for i in range(n)]
+def _told(n: int, way: Sequence[Move], slow_disk: bool) -> Iterator[events.Event]:
+    """The moves, as events."""
     if slow_disk:
-        yield from map(writing.HoldDisk, range(n))
-    for me, event in way:
-        with suppress(AssertionError):  # the last step may be the one that breaks a law
-            sites[me].take(event)
-        match event:
+        yield from map(events.HoldDisk, range(n))
+    for number, (me, move) in enumerate(way):
+        match move:
             case Submit(batch):
-                yield writing.Submit(me, InstanceId(0, sites[me].protocol.lead.next_slot - 1, me), batch)
+                yield events.Submit(me, number, batch.run)
             case Deliver(source, message):
-                yield writing.Deliver(source, me, message)
+                yield events.Deliver(source, me, message)
             case Fire(timer):
-                yield writing.Wake(me, timer)
+                yield events.Wake(me, timer)
             case Recover(id_):
-                yield writing.Act("recover", me, id_)
+                yield events.Act("recover", me, id_)
             case Sync():
-                yield writing.Sync(me)
+                yield events.Sync(me)
             case Crash(keep):
-                yield writing.Crash(me, keep)
-                yield writing.Restart(me)
+                yield events.Crash(me, keep)
+                yield events.Restart(me)
             case Resend():
                 pass  # in a scenario nothing is lost that was not dropped
