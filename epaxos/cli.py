@@ -402,9 +402,17 @@ def model(
 )
 @click.option("--seeds-max", type=click.IntRange(min=1), default=1000, show_default=True, help="Seeds a hunt may take.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
+@click.option("--tell", is_flag=True, help="Of one: the fewest steps that show what it breaks, as a scenario file.")
 @json_option
 def mutants(
-    names: Sequence[str], quick: bool, protocol: str | None, times: int, seeds_max: int, jobs: int, as_json: bool
+    names: Sequence[str],
+    quick: bool,
+    protocol: str | None,
+    times: int,
+    seeds_max: int,
+    jobs: int,
+    tell: bool,
+    as_json: bool,
 ) -> int:
     """Put known bugs in on purpose, one at a time; fail when the simulator does not find one.
 
@@ -413,6 +421,9 @@ def mutants(
     from epaxos.commands import mutants as module
 
     found = module.chosen(names, quick=quick, protocol=protocol)
+    if tell:
+        _refuse("not with --tell", "times", "jobs")
+        return module.tell(found, seeds_max=seeds_max, console=Console(as_json))
     return module.show(found, times=times, seeds_max=seeds_max, jobs=jobs, console=Console(as_json))
 
 

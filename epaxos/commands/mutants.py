@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from epaxos.console import EXIT_FAILED, Console
+from epaxos.console import EXIT_DONE, EXIT_FAILED, Console
 from epaxos.errors import ConfigError
 from epaxos.tables import Column, render
-from epaxos.testing.mutants import MUTANTS, Hunt, Mutant, hunts, row
+from epaxos.testing.mutants import MUTANTS, Hunt, Mutant, hunt, hunts, retold, row
+from epaxos.testing.reading import ScenarioError
 
 
 def chosen(names: Sequence[str], *, quick: bool, protocol: str | None = None) -> tuple[Mutant, ...]:
@@ -27,6 +28,32 @@ def chosen(names: Sequence[str], *, quick: bool, protocol: str | None = None) ->
         and (each.quick or not quick)
         and (protocol is None or each.protocol == protocol)
     )
+
+
+def tell(mutants: tuple[Mutant, ...], *, seeds_max: int, console: Console) -> int:
+    """Hunt a mutant once, and tell what killed it in as few steps as can be. Raises ConfigError unless it is one."""
+    if len(mutants) != 1:
+        raise ConfigError(f"--tell is about one mutant, and {len(mutants)} are meant: give its name")
+    (mutant,) = mutants
+    console.progress(f"hunting {mutant.name}")
+    found = hunt(mutant, first=0, seeds_max=seeds_max)
+    console.progress(f"{mutant.name} died in {found.seeds} seeds or walks; leaving out what it does not take")
+    value = {"mutant": mutant.name, "story": mutant.story, "seeds": found.seeds, "killed_by": found.killed_by}
+    if found.killed_by is None:
+        scenario, text = None, f"{mutant.name} lives through {found.seeds} seeds or walks"
+    else:
+        scenario, text = _retold(found)
+    console.progress_done()
+    console.result({**value, "scenario": scenario}, text)
+    return EXIT_FAILED if found.killed_by is None else EXIT_DONE
+
+
+def _retold(found: Hunt) -> tuple[str | None, str]:
+    try:
+        scenario = retold(found)
+    except ScenarioError as error:
+        return None, f"{found.killed_by}\nthere is no scenario file of it: {error}"
+    return scenario, scenario.rstrip("\n")
 
 
 def show(mutants: tuple[Mutant, ...], *, times: int, seeds_max: int, jobs: int, console: Console) -> int:

@@ -72,7 +72,7 @@ def _as_json(result: SeedResult) -> dict[str, object]:
 
 def _retold(small: Shrunk, console: Console) -> str | None:
     try:
-        scenario = retold(small, console.progress)
+        scenario = retold(small, progress=console.progress)
     except ScenarioError as error:
         scenario = None
         console.say(f"there is no scenario file of it: {error}")
@@ -87,7 +87,11 @@ def _described(result: SeedResult, scenario: str | None = None) -> str:
             f"{result.commands} commands, {result.lives} lives, {result.steps} protocol steps, "
             f"{result.messages} messages, {result.sim_us / 1e6:.1f} simulated seconds; trace {result.trace_hash}",
             *(result.violations or ("no violation",)),
-            *(() if scenario is None else ("as a scenario file (see docs/how-to/write-a-scenario.md):", "", scenario)),
+            *(
+                ()
+                if scenario is None
+                else ("as a scenario file (see docs/how-to/write-a-scenario.md):", "", scenario.rstrip("\n"))
+            ),
         ]
     )
 

@@ -198,7 +198,7 @@ class Node:
             self._world.trace.detail(f"{at_us} {self.me} takes {len(inputs)}")
         now = Now(self.mono_us(at_us), at_us + self._wall_offset_us)
         if self._world.tape is not None:
-            self._world.tape.took(self, now.mono_us)
+            self._world.tape.took(self, now.mono_us, len(inputs))
         turn = self.engine.turn(now, inputs)
         self.turns += 1
         self._carry_out(turn)
@@ -263,8 +263,6 @@ class Node:
         if life != self.life or not self.up:
             return
         self._syncing = False
-        if self._world.tape is not None:
-            self._world.tape.synced(self, self.disk.unsynced.index(upto) + 1)
         self.disk.sync(upto)
         self.put(Durable(mark=self.disk.durable))
         if self.disk.unsynced:

@@ -12,7 +12,7 @@ from epaxos._version import VERSION
 from epaxos.testing import events, faults
 from epaxos.testing.forks import Forks
 from epaxos.testing.invariants import ALL
-from epaxos.testing.loop import KV
+from epaxos.testing.loop import KV, Play
 from epaxos.testing.reading import ScenarioError
 from epaxos.testing.record import Violation
 from epaxos.testing.reducing import Reduction
@@ -25,13 +25,21 @@ from epaxos.testing.writing import write_scenario
 _AT_REST: Final = frozenset(kind.name for kind in ALL if kind.at_rest)
 
 
-def retold(shrunk: Shrunk, progress: Callable[[str], None] = lambda _: None) -> str:
-    """The file. Raises ScenarioError, with the reason, for what cannot be told this way."""
+def retold(shrunk: Shrunk, *, play: Play = KV, progress: Callable[[str], None] = lambda _: None) -> str:
+    """The file of a seed that was shrunk under that `play`. Raises ScenarioError, with the reason, for what cannot be
+    told this way."""
     result = shrunk.result
     invariant, _, what = result.violations[0].partition(": ")
     if invariant in _AT_REST:
         raise ScenarioError(f"{invariant} is broken by what never happened, and a scenario tells what does")
-    script = tape(result.seed, protocol=result.protocol, n=result.n, without=shrunk.without, commands=shrunk.commands)
+    script = tape(
+        result.seed,
+        protocol=result.protocol,
+        n=result.n,
+        play=play,
+        without=shrunk.without,
+        commands=shrunk.commands,
+    )
     reduction = Reduction(script, Violation(invariant, what), progress)
     if not reduction.run():
         raise ScenarioError("events played by hand do not break it; it needs more of the simulator than they have")
@@ -45,10 +53,18 @@ def retold(shrunk: Shrunk, progress: Callable[[str], None] = lambda _: None) -> 
     )
 
 
-def tape(seed: int, *, protocol: str, n: int, without: tuple[str, ...] = (), commands: int | None = None) -> Script:
+def tape(
+    seed: int,
+    *,
+    protocol: str,
+    n: int,
+    play: Play = KV,
+    without: tuple[str, ...] = (),
+    commands: int | None = None,
+) -> Script:
     """A seed, with less in it, as events on a cluster by hand: all disks and turns are held."""
     taped = Tape()
-    run_seed(seed, protocol=protocol, n=n, without=without, commands=commands, tape=taped)
+    run_seed(seed, protocol=protocol, n=n, play=play, without=without, commands=commands, tape=taped)
     swarm = faults.draw(Forks(seed), n, frozenset(without))
     settings = {
         "n": n,
@@ -60,5 +76,5 @@ def tape(seed: int, *, protocol: str, n: int, without: tuple[str, ...] = (), com
         **swarm.limits._asdict(),
     }
     held: list[events.Event] = [*map(events.HoldDisk, range(n)), *map(events.HoldTurns, range(n))]
-    keys = KV.make_commands(Forks(seed)["workload.commands"]).keys
+    keys = play.make_commands(Forks(seed)["workload.commands"]).keys
     return Script(settings, [*held, *taped.events], taped.calls, keys)

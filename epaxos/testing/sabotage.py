@@ -17,7 +17,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from epaxos.testing.loop import Play
 
 Edit = tuple[str, str]
 
@@ -66,6 +69,9 @@ def main(argument: str) -> None:
     if "scenario" in task:
         print(json.dumps({"told": _told(Path(task["scenario"]))}))
         return
+    if "retell" in task:
+        print(json.dumps(_retold(task)))
+        return
     first, last = task["seeds"]
     seed, violation = _LOOK[task["where"]](task, first, last)
     print(json.dumps({"seed": seed, "violation": violation}))
@@ -75,13 +81,18 @@ Verdict = tuple[int | None, str | None]
 """(the seed that failed, its violation), or nothing of both"""
 
 
-def _seeds(task: dict[str, Any], first: int, last: int) -> Verdict:
+def _play(task: dict[str, Any]) -> Play:
     from epaxos.testing.invariants import ALL, OUTSIDE
     from epaxos.testing.loop import KV
+
+    return KV._replace(invariants=ALL if task["inside"] else OUTSIDE)
+
+
+def _seeds(task: dict[str, Any], first: int, last: int) -> Verdict:
     from epaxos.testing.seeds import run_seed, spare_collector
 
     spare_collector()
-    play = KV._replace(invariants=ALL if task["inside"] else OUTSIDE)
+    play = _play(task)
     for seed in range(first, last + 1):
         result = run_seed(seed, protocol=task["protocol"], n=task["n"], play=play)
         if result.violations:
@@ -97,6 +108,35 @@ def _walks(task: dict[str, Any], first: int, last: int) -> Verdict:
 
 
 _LOOK: Final = {"seeds": _seeds, "walks": _walks}
+
+
+def _retold(task: dict[str, Any]) -> dict[str, str]:
+    from epaxos.testing.reading import ScenarioError
+
+    try:
+        return {"told": _RETELL[task["where"]](task, task["retell"])}
+    except ScenarioError as error:
+        return {"why": str(error)}
+
+
+def _retold_seed(task: dict[str, Any], seed: int) -> str:
+    from epaxos.testing.retelling import retold
+    from epaxos.testing.shrinking import shrink
+
+    play = _play(task)
+    return retold(shrink(seed, protocol=task["protocol"], n=task["n"], play=play), play=play)
+
+
+def _retold_walk(task: dict[str, Any], number: int) -> str:
+    from epaxos.testing.model.story import scenario
+    from epaxos.testing.model.walks import Walker
+
+    found = Walker(task["n"], 0, inside=False).run(number, 1)
+    assert found.violation is not None
+    return scenario(task["n"], found.way, found.violation, where=f"walk {number} of {task['n']} replicas")
+
+
+_RETELL: Final = {"seeds": _retold_seed, "walks": _retold_walk}
 
 
 def _told(path: Path) -> str:

@@ -160,11 +160,12 @@ class _Writer:
 
     def _message(self, source: ReplicaId, target: ReplicaId, message: Message) -> str:
         """As few words as pick this message of those under way on its link, else all of them."""
-        words = self._told.words.message(message).split()
-        there = self._told.cluster.pick(source=source, target=target)
+        whole = self._told.words.message(message)
+        flights = self._told.cluster.pick(source=source, target=target)
+        there = [self._told.words.message(flight.message) for flight in flights]
+        words = whole.split()
         for few in (words[:1], words[:2]):
-            oldest = next((each for each in there if has_words(self._told.words.message(each.message), few)), None)
-            if oldest is not None and oldest.message == message:
+            if next((text for text in there if has_words(text, few)), None) == whole:
                 words = few
                 break
         return f"{LETTERS[source]}->{LETTERS[target]} {_quoted(words)}"

@@ -173,8 +173,7 @@ async def test_what_was_missed_does_not_gather_on_slow_links(autojump_clock: Moc
         await trio.sleep(0.5)
         status = [idle.replicas[name].status()["peers"]["IR"]["queue_bytes"] for name in ("CA", "VA")]
         queued_bytes = max(queued_bytes, sum(status))
-    # Usually 0.6 MB. In one order of the steps in thirty some of it is recovered meanwhile, and told again: 13 MB then.
-    assert queued_bytes < 20 << 20
+    assert queued_bytes < 3 << 20
     await quiet(idle)
 
 
@@ -200,8 +199,7 @@ async def test_whoever_catches_up_holds_up_nobody_who_writes_the_same_key(
             await outcomes.propose(idle.replicas["CA"], b"CA %d" % number)
             waits_s.append(trio.current_time() - began_s)
             await trio.sleep(0.1)
-    # In some orders of the steps, one of several dozen, one command meets something that has only just been led there.
-    assert sorted(waits_s)[-2] < 0.3 and max(waits_s) < 1.0
+    assert max(waits_s) < 0.3
     await caught_up(idle)
     outcomes.check(idle)
     await quiet(idle)

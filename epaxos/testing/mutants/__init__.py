@@ -15,11 +15,11 @@ from typing import Final
 from epaxos.testing.mutants.base import Mutant
 from epaxos.testing.mutants.engine import ENGINE
 from epaxos.testing.mutants.epaxos import EPAXOS
-from epaxos.testing.mutants.hunt import HUNT_STRIDE, Hunt, hunt, hunts, row, told_under
+from epaxos.testing.mutants.hunt import HUNT_STRIDE, Hunt, hunt, hunts, retold, row, told_under
 from epaxos.testing.mutants.raft import RAFT
 from epaxos.testing.mutants.recovery import RECOVERY
 from epaxos.testing.mutants.sessions import SESSIONS
 
-__all__ = ["MUTANTS", "Mutant", "Hunt", "HUNT_STRIDE", "hunt", "hunts", "row", "told_under"]
+__all__ = ["MUTANTS", "Mutant", "Hunt", "HUNT_STRIDE", "hunt", "hunts", "retold", "row", "told_under"]
 
 MUTANTS: Final[tuple[Mutant, ...]] = (*EPAXOS, *RECOVERY, *ENGINE, *SESSIONS, *RAFT)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from epaxos.testing.mutants.base import Mutant
+from epaxos.testing.reading import ScenarioError
 
 _SABOTAGE: Final = Path(__file__).parents[1] / "sabotage.py"
 
@@ -43,18 +44,31 @@ def hunt(mutant: Mutant, *, first: int, seeds_max: int) -> Hunt:
     the mutant."""
     begun = time.perf_counter()
     tries = seeds_max * WALKS_A_SEED if mutant.where == "walks" else seeds_max
-    task = {
+    found = _sabotaged(mutant, {**_task(mutant), "seeds": [first, first + tries - 1]})
+    seed = found["seed"]
+    tried = tries if seed is None else seed - first + 1
+    return Hunt(mutant, tried, found["violation"], seed, time.perf_counter() - begun)
+
+
+def retold(found: Hunt) -> str:
+    """The seed (or walk) that killed a mutant, as a scenario file of what the mutated code does.
+
+    Raises ScenarioError, with the reason, for one that cannot be told.
+    """
+    answer = _sabotaged(found.mutant, {**_task(found.mutant), "retell": found.seed})
+    if "why" in answer:
+        raise ScenarioError(str(answer["why"]))
+    return str(answer["told"])
+
+
+def _task(mutant: Mutant) -> dict[str, object]:
+    return {
         "edits": mutant.edits,
-        "seeds": [first, first + tries - 1],
         "n": mutant.n,
         "where": mutant.where,
         "inside": mutant.inside,
         "protocol": mutant.protocol,
     }
-    found = _sabotaged(mutant, task)
-    seed = found["seed"]
-    tried = tries if seed is None else seed - first + 1
-    return Hunt(mutant, tried, found["violation"], seed, time.perf_counter() - begun)
 
 
 def told_under(mutant: Mutant, scenario: Path) -> str:
