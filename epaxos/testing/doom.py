@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 from typing import Final
 
+from epaxos.messages import BOOL, TABLE, Message
 from epaxos.testing.forks import Forks, chance, log_between
 
 STRIKES_MAX: Final = 2
 """Of one run behind messages or events of one type: somebody has to get something done."""
+
+
+_FLAGS: Final = {
+    kind: tuple(field.name for field in fields(kind) if field.metadata["kind"] is BOOL) for kind in TABLE.values()
+}
+
+
+def said(message: Message) -> str:
+    """What a message says, for a fate: its type, and which of its flags are set.
+
+    A vote that counts is another thing than the vote before it that asks whether there should be one, and comes later:
+    of one name, the first deaths behind it would all be spent before the vote that counts.
+    """
+    kind = type(message)
+    return " ".join((kind.__name__, *(flag for flag in _FLAGS.get(kind, ()) if getattr(message, flag))))
 
 
 class Doom:

@@ -21,7 +21,7 @@ from epaxos.messages import Message
 from epaxos.protocols.registry import Factory
 from epaxos.protocols.view import View
 from epaxos.testing import faults
-from epaxos.testing.doom import Doom
+from epaxos.testing.doom import Doom, said
 from epaxos.testing.faults import Betrayal, Strike
 from epaxos.testing.forks import Forks, between, chance, log_between, pick
 from epaxos.testing.invariants import ALL, Final as World_at_rest, Invariant, Watch
@@ -293,8 +293,10 @@ class World(Stage):
         self._busy[source.me] += len(peers)
         if self._healed:
             return
-        if self._relapses is not None and self._relapses.is_fatal(kind):
-            self.after(0, self._relapse, self._relapses, source, source.life, kind, True)
+        if self._relapses is not None:
+            what = said(message)
+            if self._relapses.is_fatal(what):
+                self.after(0, self._relapse, self._relapses, source, source.life, what, True)
         numbers = self._interrupts.get(kind)
         if numbers:
             self._sent[kind] += 1
