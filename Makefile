@@ -54,7 +54,7 @@ bench-full: $(STAMP)  ## the same under every leader at six conflict rates: abou
 bench-redis: $(STAMP)  ## what three durable replicas do on this machine, by redis-benchmark (needs redis-tools)
 	@$(BIN)/python -m bench redis $(ARGS)
 
-sim: $(STAMP)  ## 20 000 seeds of the simulator: some twelve minutes on two fast processors, 20 on slow ones
+sim: $(STAMP)  ## 20 000 seeds of the simulator: thirteen minutes on two fast processors, 20 on slow ones
 	@$(BIN)/epaxos sim --seeds 1..20000 $(ARGS)
 
 sim-long: $(STAMP)  ## five times as many: an hour on fast processors, 1 h 48 on slow ones
