@@ -402,7 +402,7 @@ def model(
 )
 @click.option("--seeds-max", type=click.IntRange(min=1), default=3000, show_default=True, help="Seeds a hunt may take.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
-@click.option("--tell", is_flag=True, help="Of one: the fewest steps that show what it breaks, as a scenario file.")
+@click.option("--tell", is_flag=True, help="Of one: a few steps that show what it breaks, as a scenario file.")
 @json_option
 def mutants(
     names: Sequence[str],

@@ -37,11 +37,11 @@ def tell(mutants: tuple[Mutant, ...], *, seeds_max: int, console: Console) -> in
     (mutant,) = mutants
     console.progress(f"hunting {mutant.name}")
     found = hunt(mutant, first=0, seeds_max=seeds_max)
-    console.progress(f"{mutant.name} died in {found.seeds} seeds or walks; leaving out what it does not take")
     value = {"mutant": mutant.name, "story": mutant.story, "seeds": found.seeds, "killed_by": found.killed_by}
     if found.killed_by is None:
         scenario, text = None, f"{mutant.name} lives through {found.seeds} seeds or walks"
     else:
+        console.progress(f"{mutant.name} died in {found.seeds} seeds or walks; leaving out what it does not take")
         scenario, text = _retold(found)
     console.progress_done()
     console.result({**value, "scenario": scenario}, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Final
 
 from epaxos.console import EXIT_FAILED, Console
 from epaxos.errors import ConfigError
@@ -13,6 +14,8 @@ from epaxos.testing.retelling import retold
 from epaxos.testing.seeds import SEEDS_A_JOB, SeedResult, run_seed, run_seeds, setting, spare_collector
 from epaxos.testing.shrinking import Shrunk, shrink
 from epaxos.testing.summary import Summary
+
+_AS_FILE: Final = "as a scenario file (see docs/how-to/write-a-scenario.md):"
 
 
 def many(seeds: Sequence[int], *, protocol: str | None, n: int | None, jobs: int, console: Console) -> int:
@@ -60,7 +63,8 @@ def one(
             f"the smallest of {small.runs} runs: {small.commands} commands, {len(small.result.faults)} kinds of fault"
         )
         scenario = _retold(small, console)
-        console.result({**_as_json(small.result), "scenario": scenario}, _described(small.result, scenario))
+        file = "" if scenario is None else f"\n{_AS_FILE}\n\n{scenario.rstrip()}"
+        console.result({**_as_json(small.result), "scenario": scenario}, _described(small.result) + file)
         return EXIT_FAILED
     console.result(_as_json(result), _described(result))
     return _verdict(bool(result.violations), console)
@@ -80,18 +84,13 @@ def _retold(small: Shrunk, console: Console) -> str | None:
     return scenario
 
 
-def _described(result: SeedResult, scenario: str | None = None) -> str:
+def _described(result: SeedResult) -> str:
     return "\n".join(
         [
             f"seed {result.seed}, {result.protocol} n={result.n}: {', '.join(result.faults)}",
             f"{result.commands} commands, {result.lives} lives, {result.steps} protocol steps, "
             f"{result.messages} messages, {result.sim_us / 1e6:.1f} simulated seconds; trace {result.trace_hash}",
             *(result.violations or ("no violation",)),
-            *(
-                ()
-                if scenario is None
-                else ("as a scenario file (see docs/how-to/write-a-scenario.md):", "", scenario.rstrip("\n"))
-            ),
         ]
     )
 

@@ -129,7 +129,7 @@ class ByHand:
         self.limits = Limits(window=window, **limits)
         self.now_us = 10**9  # no clock begins at nought: its machine has been up for a while
         self.ahead_us = [0] * n
-        """How far the clock of each site is ahead of `now_us`; only `wake` moves one by itself."""
+        """How far the clock of each site is ahead of `now_us`; only `wake` and `take` move one by itself."""
         self.flights: list[Flight] = []
         """The messages under way, oldest first."""
         self.decided: dict[InstanceId, dict[tuple[Payload, Order], set[ReplicaId]]] = {}

@@ -18,7 +18,7 @@ from epaxos.testing.record import Violation
 from epaxos.testing.rehearsal import Rehearsal, Script
 from epaxos.testing.vocabulary import USUAL
 
-EVENTS_MAX: Final = 400_000
+EVENTS_MAX: Final = 3_000_000
 """Nothing shorter is looked for once so many events were played."""
 
 

@@ -441,10 +441,7 @@ def begin(words: Sequence[str]) -> Narrator:
     protocol = options.get("protocol", "epaxos")
     if protocol not in PROTOCOLS:
         raise ScenarioError(f"protocol={protocol} is unknown; there are {', '.join(PROTOCOLS)}")
-    limits = {
-        limit: number(limit, options[limit], 0 if limit.endswith("_us") else 1, 1 << 40) if limit in options else usual
-        for limit, usual in _LIMITS.items()
-    }
+    limits = {limit: _limit(limit, options[limit]) if limit in options else usual for limit, usual in _LIMITS.items()}
     settings = {"n": int(numbers[0]), "eager": "eager" in words, **limits}
     if "chance" in options:
         settings["chance"] = number("chance", options["chance"], 0, 1 << 62)
@@ -456,6 +453,11 @@ def begin(words: Sequence[str]) -> Narrator:
             raise ScenarioError(f"preferred={options['preferred']} is no replica; there are {', '.join(sites)}")
         settings["preferred"] = sites.index(options["preferred"])
     return Narrator(protocol=protocol, **settings)
+
+
+def _limit(name: str, text: str) -> int:
+    """A time may be nought, and nothing else."""
+    return number(name, text, 0 if name.endswith("_us") else 1, 1 << 20 if name == "window" else 1 << 40)
 
 
 def act(told: Narrator, words: Sequence[str]) -> list[str]:
