@@ -83,7 +83,7 @@ class Frontier(NamedTuple):
 
 @value
 class Start:
-    """The first event. `incarnation` is greater than in any earlier life of this data directory.
+    """The first event. `incarnation` is 1 in the first life of this data directory, and greater in every later one.
 
     `executed` is what the durable apply marks say ran in an earlier life; it has been applied again already. The
     protocol decides again what its log holds as decided and `executed` lacks.

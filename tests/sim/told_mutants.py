@@ -91,6 +91,22 @@ _NEW: Final = (
         ),
     ),
     (
+        "epaxos/s44d-who-returns-with-an-empty-disk",
+        Mutant(
+            name="an-empty-disk-was-never-away",
+            story="a replica that returns with nothing on its disk leads commands as if it started for the first time",
+            edits=((_EPAXOS + "protocol", "if event.incarnation > 1:", "if any(state.highest):"),),
+        ),
+    ),
+    (
+        "epaxos/s44d-who-returns-with-an-empty-disk",
+        Mutant(
+            name="silent-about-its-own-lane",
+            story="the first question on a link tells how far every lane goes but that of its sender",
+            edits=((_EPAXOS + "query", "(*self.state.others, self.state.me)", "self.state.others"),),
+        ),
+    ),
+    (
         "epaxos/s07b-a-wait-ends-by-itself",
         Mutant(
             name="waits-for-ever",

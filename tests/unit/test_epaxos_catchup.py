@@ -213,6 +213,19 @@ def test_who_returns_leads_nothing_before_somebody_who_can_answer_has_told_how_f
     assert waiter.replies == [b"+OK\r\n"]
 
 
+def test_the_first_question_tells_how_far_the_lane_of_its_sender_goes() -> None:
+    cluster = ByHand(3)
+    cluster.crash(2)
+    for number in range(MISSED):
+        cluster.submit(0, set_(f"k{number}", "v"), stream=number)
+        cluster.settle()
+    cluster.drop()
+    cluster.restart(2)
+    cluster.submit(2, set_("other", "y"))
+    cluster.pass_on(CommitQuery, source=0, target=2)
+    assert not cluster.pick(PreAccept, source=2), "it lacks all that replica 0 has led"
+
+
 def test_nobody_is_held_up_for_ever() -> None:
     cluster = ByHand(3)
     cluster.sites[2].protocol.query.catching_up.is_behind = lambda: True

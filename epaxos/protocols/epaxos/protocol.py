@@ -106,7 +106,7 @@ class EPaxos(Protocol):
                 state.know(instance, instance.batch)
             if instance.id.lane == state.me:
                 unfinished.append(instance)
-        if any(state.highest):
+        if event.incarnation > 1:  # with an empty log too: others may have led much in the meantime
             self.query.returned()
         self._hold()
         self.lead.start(own)

@@ -125,12 +125,13 @@ class Query:
         return True
 
     def catch_up(self, peer: ReplicaId) -> None:
-        """A link came up: this replica may have been away. Ask this peer how far everybody is, and what comes first.
-        What was told on the link before may be lost."""
+        """A link came up: this replica may have been away. Ask this peer how far everybody is, and what comes first;
+        the own lane comes last, so that whoever was away himself learns how far it goes. What was told on the link
+        before may be lost."""
         self._linked = True
         self._swept = [(0, 0, 0)] * self.state.n
         self._answered = {key: when for key, when in self._answered.items() if key[0] != peer}
-        self._ask_beyond(peer, self.state.others, self.state.decided.low, fresh=True)
+        self._ask_beyond(peer, (*self.state.others, self.state.me), self.state.decided.low, fresh=True)
         self.catching_up.lost(peer)
 
     def link_down(self, peer: ReplicaId) -> None:
