@@ -59,6 +59,20 @@ _KNOWN: Final = (
 
 _NEW: Final = (
     (
+        "epaxos/s08b-registered-on-disk-first",
+        Mutant(
+            name="validated-before-saving",
+            story="ValidateOK leaves before the registration is durable, and its sender forgets the command (1.6)",
+            edits=(
+                (
+                    _EPAXOS + "validate",
+                    "            state.send((peer,), answer)\n",
+                    "            state.send((peer,), answer, 0)\n",
+                ),
+            ),
+        ),
+    ),
+    (
         "epaxos/s09b-refused-means-wait",
         Mutant(
             name="outbids-at-once",
