@@ -12,7 +12,7 @@ TESTS  := $(BIN)/python -m pytest -n auto --dist worksteal
 FIELD  := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sim sim-long model model-deep mutants fuzz powercut redis-diff docs clean
+.PHONY: help demo test lint bench bench-full bench-redis sim sim-long model model-deep mutants virtual fuzz powercut redis-diff docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ model-deep: $(STAMP)  ## two recoveries, and a disk that takes its time, to the 
 
 mutants: $(STAMP)  ## known bugs put in on purpose: the simulator must find each
 	@$(BIN)/epaxos mutants $(ARGS)
+
+virtual: $(STAMP)  ## the tests of the shell in virtual time, each in many orders (SEEDS=20)
+	EPAXOS_SEEDS=$(or $(SEEDS),20) $(TESTS) -q tests/shell $(ARGS)
 
 fuzz: $(STAMP)  ## nonsense for the Redis front end, drawn anew each time (SECONDS=300)
 	@EPAXOS_FUZZ_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -q tests/shell/test_fuzz_gateway.py -k whatever $(ARGS)

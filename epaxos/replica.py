@@ -67,12 +67,14 @@ async def open_replica(
     delays_us: Mapping[str, int] | None = None,
     log: Log | None = None,
     network: Network | None = None,
+    rng: random.Random | None = None,
 ) -> AsyncIterator[Replica]:
     """Run the replica `name` for as long as the block lasts, which is entered when it can serve.
 
     `config` is the cluster or the path of its file. The replica's log lives in the directory `data`, or on a volume of
     another kind, and `machine`, which is to be as new, is brought up to date from it first. `delays_us` emulates links
-    of other lengths: peer -> what every frame to it is held back. `log` is stderr, and `network` TCP, by default.
+    of other lengths: peer -> what every frame to it is held back. `log` is stderr, and `network` TCP, by default; `rng`
+    spreads out what would be tried again all at once, and is seeded by the system by default.
     When the block ends, whoever still waits is told what is known, what was acknowledged is on disk, and no task or
     thread is left.
 
@@ -100,6 +102,7 @@ async def open_replica(
             network=network or TcpNetwork(config, me),
             delays_us=delays,
             log=log or Log(name, config.names),
+            rng=rng or random.Random(),
         )
         async with replica.running():
             yield replica
@@ -118,6 +121,7 @@ class Replica:
         network: Network,
         delays_us: Mapping[ReplicaId, int],
         log: Log,
+        rng: random.Random,
     ) -> None:
         self.name = name
         self.config = config
@@ -127,7 +131,7 @@ class Replica:
         self._network = network
         self._log = log
         self._metrics = Metrics(config.secret, config.observe.keys)
-        self._engine = _engine(config, name, machine, mounted, log)
+        self._engine = _engine(config, name, machine, mounted, log, rng)
         limits = config.limits
         self._inbox = Inbox(
             max_messages=limits.inbox_messages,
@@ -156,7 +160,7 @@ class Replica:
             log=log,
             dial=network.dial,
             acquaintances=mounted.acquaintances,
-            jitter=random.Random(),
+            jitter=rng,
             delays_us=delays_us,
         )
         self._streams = itertools.count(1)
@@ -396,13 +400,20 @@ def _check_machine(machine: object) -> None:
         raise TypeError(f"machine is a StateMachine, not {type(machine).__name__}")
 
 
-def _engine(config: Config, name: str, machine: StateMachine | BatchMachine, mounted: Mounted, log: Log) -> Engine:
+def _engine(
+    config: Config,
+    name: str,
+    machine: StateMachine | BatchMachine,
+    mounted: Mounted,
+    log: Log,
+    rng: random.Random,
+) -> Engine:
     me = config.id_of(name)
     limits = config.limits
     protocol, executor = build(
         config.protocol,
         ProtocolConfig(me=me, n=config.n, window=limits.window, retry_us=limits.retry_us, preferred=config.preferred),
-        random.Random(),
+        rng,
         AloudView(mounted.store, log),
     )
     return Engine(

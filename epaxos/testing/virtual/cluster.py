@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic, TypeVar
@@ -24,10 +25,11 @@ M = TypeVar("M", bound=StateMachine | BatchMachine)
 class VirtualCluster(Generic[M]):
     """The replicas of a configuration, each of which is started and stopped as often as one likes.
 
-    A disk lives on when its replica stops; a machine is made anew at every start. Made by `open_cluster`.
+    A disk lives on when its replica stops; a machine is made anew at every start. What replicas draw comes of `seed`.
+    Made by `open_cluster`.
     """
 
-    def __init__(self, config: Config, machine: Callable[[], M], nursery: trio.Nursery) -> None:
+    def __init__(self, config: Config, machine: Callable[[], M], nursery: trio.Nursery, seed: int) -> None:
         self.config = config
         self.network = VirtualNetwork(config.names)
         self.disks = {name: VirtualDisk() for name in config.names}
@@ -38,6 +40,7 @@ class VirtualCluster(Generic[M]):
         self.failures: dict[str, EpaxosError] = {}
         """Why a replica stopped, if nobody had stopped it."""
         self._make = machine
+        self._seed = seed
         self._nursery = nursery
         self._logs = {name: io.StringIO() for name in config.names}
         self._stops: dict[str, tuple[trio.Event, trio.CancelScope, trio.Event]] = {}
@@ -88,6 +91,7 @@ class VirtualCluster(Generic[M]):
                     data=self.disks[name],
                     network=self.network.at(self.config.id_of(name)),
                     log=log,
+                    rng=random.Random(f"{self._seed} {name} {self.disks[name].incarnation}"),
                 ) as self.replicas[name]:
                     task_status.started()
                     await finish.wait()
@@ -100,10 +104,10 @@ class VirtualCluster(Generic[M]):
 
 
 @asynccontextmanager
-async def open_cluster(config: Config, machine: Callable[[], M]) -> AsyncIterator[VirtualCluster[M]]:
+async def open_cluster(config: Config, machine: Callable[[], M], *, seed: int = 0) -> AsyncIterator[VirtualCluster[M]]:
     """A cluster of which nothing runs yet; what still runs when the block ends is stopped."""
     async with trio.open_nursery() as nursery:
-        cluster = VirtualCluster(config, machine, nursery)
+        cluster = VirtualCluster(config, machine, nursery, seed)
         try:
             yield cluster
         finally:
