@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from epaxos.command import Batch, Payload
@@ -107,8 +106,9 @@ def witnessed(
             ordered.add(payload.name)
 
     def executes(groups: Iterable[Group]) -> None:
-        for hook in watch.executed:
-            hook(life, chain.from_iterable(groups))
+        for group in groups:
+            for hook in watch.executed:
+                hook(life, group)
 
     return (
         WatchedExecutor(executor, decided=decides, executed=executes),

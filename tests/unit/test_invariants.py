@@ -51,9 +51,10 @@ class Run:
     def send(self, life: Life, message: Message, *peers: ReplicaId) -> None:
         self.watch.sends(life, peers or (1 - life.replica,), message)
 
-    def execute(self, life: Life, *ids: InstanceId) -> None:
-        for hook in self.watch.executed:
-            hook(life, ids)
+    def execute(self, life: Life, *groups: list[InstanceId]) -> None:
+        for group in groups:
+            for hook in self.watch.executed:
+                hook(life, group)
 
     def apply(self, life: Life, *batches: Batch) -> None:
         for each in batches:
@@ -160,6 +161,12 @@ def more_than_the_window(run: Run) -> None:
     run.record.window = 1
     run.send(A, PreAccept(id=X, payload=batch(1, write(b"1")), init_dep=(0, 0)))
     run.send(A, PreAccept(id=InstanceId(0, 2, 0), payload=batch(2, write(b"2")), init_dep=(1, 0)))
+
+
+def more_of_a_lane_than_the_window(run: Run) -> None:
+    run.record.window = 1
+    run.execute(A, [X], [InstanceId(0, 2, 0)], [InstanceId(0, 3, 0), InstanceId(0, 1, 1)])
+    run.execute(A, [InstanceId(0, 4, 0), InstanceId(0, 2, 1), InstanceId(0, 5, 0)])
 
 
 def vote_below_a_promise(run: Run) -> None:
@@ -314,6 +321,7 @@ def half_of_a_command_seen(run: Run) -> None:
         ("one_proposal", two_kinds_of_votes),
         ("promises", vote_below_a_promise),
         ("window", more_than_the_window),
+        ("components", more_of_a_lane_than_the_window),
         ("at_most_once", twice_in_a_life),
         ("at_most_once", two_batches_of_one_command),
         ("at_most_once", rejected_and_executed),
@@ -355,7 +363,7 @@ def test_a_sound_run_passes_all() -> None:
     run.decide(A, Y, batch(2, read(b"r")), (1, 0))
     run.decide(A, InstanceId(0, 2, 0), NOP, (0, 0))
     run.send(A, PreAccept(id=X, payload=batch(1, write(b"1")), init_dep=(0, 0)))
-    run.execute(A, X)
+    run.execute(A, [X])
     run.send(A, PreAccept(id=InstanceId(0, 2, 0), payload=batch(3, write(b"2")), init_dep=(1, 0)))
     run.send(B, evidence(2))
     run.send(B, AcceptOK(id=X, ballot=2, nop=False, dep=(0, 0)))

@@ -17,6 +17,7 @@ from epaxos.testing.invariants.ballots import OneVote
 from epaxos.testing.invariants.base import Final, Invariant
 from epaxos.testing.invariants.commitment import OwnTerm
 from epaxos.testing.invariants.completeness import LeaderCompleteness
+from epaxos.testing.invariants.components import Components
 from epaxos.testing.invariants.convergence import Convergence
 from epaxos.testing.invariants.cycles import NoCycles
 from epaxos.testing.invariants.delivery import Delivery
@@ -40,6 +41,7 @@ ALL: tuple[type[Invariant], ...] = (
     Agreement,
     Registration,
     Window,
+    Components,
     OneProposal,
     Promises,
     OneLeader,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 from epaxos.command import Payload
+from epaxos.execution.interface import Group
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import Message
 from epaxos.protocols.interface import Frontier, Order
@@ -47,8 +47,8 @@ class Invariant:
     def decided(self, life: Life, id_: InstanceId, payload: Payload, order: Order) -> None:
         """The executor of this life was told of a decision."""
 
-    def executed(self, life: Life, ids: Iterable[InstanceId]) -> None:
-        """The executor of this life has run these, or has just been told that an earlier life had."""
+    def executed(self, life: Life, group: Group) -> None:
+        """The executor of this life has run these together, or has just been told that an earlier life had."""
 
     def sent(self, life: Life, peers: tuple[ReplicaId, ...], message: Message) -> None:
         """A message of one of the types in `messages` left this replica for each of `peers`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 
+from epaxos.execution.interface import Group
 from epaxos.ids import InstanceId, ReplicaId
 from epaxos.messages import Message, PreAccept
 from epaxos.testing.invariants.base import Invariant
@@ -31,8 +31,8 @@ class Window(Invariant):
             if len(in_flight) > self.record.window:
                 raise self.no(f"{life} sends {message.id}, and of its own {sorted(in_flight)} have not run there")
 
-    def executed(self, life: Life, ids: Iterable[InstanceId]) -> None:
-        for id_ in ids:
+    def executed(self, life: Life, group: Group) -> None:
+        for id_ in group:
             if id_.lane == life.replica:
                 self._ran.add((life.replica, id_))
                 self._in_flight[life.replica].discard(id_)

@@ -78,7 +78,6 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
         story="a coordinator submits while any number of its own commands is not executed (4.4, I19)",
         edits=((_EPAXOS + "lead", "max(0, self.state.window - len(self._unexecuted))", "1 << 20"),),
         quick=True,
-        inside=True,
     ),
     Mutant(
         name="forgotten-fast-commit",
@@ -99,7 +98,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
                 "        state.send((peer,), evidence(state, instance), 0)\n    elif",
             ),
         ),
-        inside=True,
+        n=3,
     ),
     Mutant(
         name="forgotten-vote",
@@ -113,7 +112,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
                 "        state.send(state.others, _vote_message(instance), 0)",
             ),
         ),
-        inside=True,
+        n=3,
     ),
     Mutant(
         name="own-vote-at-once",

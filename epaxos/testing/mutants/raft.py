@@ -104,7 +104,6 @@ RAFT: Final[tuple[Mutant, ...]] = (
         "the leader counts its own copy of an entry before its disk has it",
         ("lead", "held = sorted((state.log.durable, *", "held = sorted((state.log.last, *"),
         n=3,
-        inside=True,
     ),
     _raft(
         "raft-everybody-is-asked",
