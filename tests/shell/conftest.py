@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from epaxos.config import Config
 from epaxos.testing.virtual.cluster import VirtualCluster, open_cluster
 from tests.conftest import ClusterText
-from tests.shell.virtual import History, linked, set_world
+from tests.shell.virtual import History, draw_order_from, linked, set_world
 
 SEEDS = int(os.environ.get("EPAXOS_SEEDS", "1"))
 """Every test in virtual time runs so often, each time in another order: `make virtual`."""
@@ -28,9 +28,7 @@ def chance(request: pytest.FixtureRequest) -> int:
     """The seed of whatever a test draws: what a virtual replica does, and in which order trio takes the steps of one
     moment. So a failure comes again."""
     seed: int = getattr(request, "param", 0)
-    # Trio draws the order from a generator of its own, which it offers to Hypothesis only; with Hypothesis imported, as
-    # it is, nothing else decides.
-    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]
+    draw_order_from(seed)
     return seed
 
 

@@ -10,12 +10,12 @@ from trio.testing import MockClock
 from epaxos.config import Config
 from epaxos.testing.virtual.cluster import VirtualCluster, open_cluster
 from tests.conftest import MakeConfig
-from tests.shell.virtual import History, Outcomes, linked, set_world
+from tests.shell.virtual import History, Outcomes, draw_order_from, linked, set_world
 
 
 def stormy(config: Config, seed: int) -> list[object]:
     """Commands at two replicas while links break: every answer and every call, and when."""
-    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]
+    draw_order_from(seed)
     outcomes, told = Outcomes(), list[object]()
 
     async def propose(cluster: VirtualCluster[History], name: str, number: int) -> None:

@@ -19,6 +19,12 @@ ROUND_US = 2 * DELAY_US + 3 * SYNC_US
 """A lone proposal: the own record, the way there, the peer's record, the way back, and the record of the decision."""
 
 
+def draw_order_from(seed: int) -> None:
+    """In which order the steps of one moment run from now on. Trio draws it from a generator of its own, which it means
+    for Hypothesis only; where Hypothesis is imported, as in these tests, nothing else decides."""
+    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]
+
+
 class History(epaxos.StateMachine):
     """Keeps what it was given; a reply is how much that is by now. `boom` raises."""
 
