@@ -400,7 +400,7 @@ def model(
 @click.option(
     "--times", type=click.IntRange(min=1), default=3, show_default=True, help="Hunts of each, for the median."
 )
-@click.option("--seeds-max", type=click.IntRange(min=1), default=3000, show_default=True, help="Seeds a hunt may take.")
+@click.option("--seeds-max", type=click.IntRange(min=1), default=5000, show_default=True, help="Seeds a hunt may take.")
 @click.option("--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
 @click.option("--tell", is_flag=True, help="Of one: a few steps that show what it breaks, as a scenario file.")
 @json_option

@@ -224,6 +224,8 @@ class World(Stage):
         node.lag_us = betrayal.sync_us
         self._traitor = traitor = Traitor(node, node.life, heard, pairs, betrayal, betrayal.replies)
         self.after(2 * betrayal.lasts_us, self._betrayed, traitor)
+        for _ in range(betrayal.replies):
+            self.clients.visit(node)
 
     def _betrayed(self, traitor: Traitor) -> None:
         """It dies, if it has replied, and those who remain have never heard of what it said."""

@@ -52,6 +52,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
             ),
         ),
         quick=True,
+        n=3,
     ),
     Mutant(
         name="reuse-a-slot",
@@ -264,6 +265,7 @@ EPAXOS: Final[tuple[Mutant, ...]] = (
                 "if instance.phase is not Phase.PRE or",
             ),
         ),
+        n=3,
     ),
     Mutant(
         name="latest-only",

@@ -88,7 +88,7 @@ def _sabotaged(mutant: Mutant, task: dict[str, object]) -> dict[str, Any]:
 
 
 def hunts(
-    mutants: tuple[Mutant, ...], *, times: int = 3, seeds_max: int = 3000, jobs: int = 2
+    mutants: tuple[Mutant, ...], *, times: int = 3, seeds_max: int = 5000, jobs: int = 2
 ) -> Iterator[tuple[Mutant, list[Hunt]]]:
     """Hunt each mutant `times` times, in `jobs` processes; gives the hunts of each, in the order of the registry."""
     pool = ThreadPoolExecutor(jobs)
